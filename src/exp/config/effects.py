@@ -1,0 +1,81 @@
+"""Settings that change nothing in the run at hand, although somebody set them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from exp.config.fields import all_fields
+from exp.config.overrides import Given
+from exp.config.ranges import value_at
+from exp.config.schema import Accelerator, OutputFormat, Schedule, Strategy, TrackerKind
+from exp.config.section import Section
+
+Idle = Callable[[Any], str | None]
+"""Gives the reason why a setting has no effect in this configuration, or None where it has one."""
+
+
+def _unless_strategy(strategy: Strategy) -> Idle:
+    return lambda config: (
+        None
+        if config.generation.strategy is strategy
+        else f"generation.strategy is {config.generation.strategy.name}, not {strategy.name}"
+    )
+
+
+def _if(holds: Callable[[Any], bool], reason: str) -> Idle:
+    return lambda config: reason if holds(config) else None
+
+
+_NO_TRACKER = _if(lambda c: c.tracker.kind is TrackerKind.none, "tracker.kind is none")
+_NOT_WANDB = _if(lambda c: c.tracker.kind is not TrackerKind.wandb, "only wandb has it")
+_NO_CACHE = _if(lambda c: not c.cache.enabled, "cache.enabled is false")
+
+IDLE: dict[str, Idle] = {
+    **{
+        f"generation.{name}": _unless_strategy(Strategy.sample)
+        for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    },
+    **{
+        f"generation.{name}": _unless_strategy(Strategy.beam)
+        for name in ("num_beams", "no_repeat_ngram_size", "length_penalty")
+    },
+    "scheduler.decay_fraction": _if(
+        lambda c: c.scheduler.kind is not Schedule.wsd, "only scheduler.kind=wsd has a decay phase"
+    ),
+    "scheduler.min_lr_fraction": _if(
+        lambda c: c.scheduler.kind is Schedule.constant, "scheduler.kind=constant never falls"
+    ),
+    "scheduler.warmup_fraction": _if(
+        lambda c: c.scheduler.warmup_steps is not None, "scheduler.warmup_steps is set"
+    ),
+    "model.revision": _if(lambda c: c.model.path is not None, "model.path is looked at first"),
+    "task.validation_fraction": _if(
+        lambda c: c.task.validation is not None, "task.validation gives the rows"
+    ),
+    "task.test_fraction": _if(lambda c: c.task.test is not None, "task.test gives the rows"),
+    "task.schema": _if(
+        lambda c: c.task.output_format is OutputFormat.text, "task.output_format is text"
+    ),
+    "hardware.tf32": _if(
+        lambda c: c.hardware.accelerator is Accelerator.cpu, "hardware.accelerator is cpu"
+    ),
+    "tracker.project": _NOT_WANDB,
+    "tracker.entity": _NOT_WANDB,
+    "tracker.tags": _NO_TRACKER,
+    "tracker.timeout_seconds": _NO_TRACKER,
+    "tracker.num_examples": _NO_TRACKER,
+    "cache.force_recompute": _NO_CACHE,
+    "cache.max_age_days": _NO_CACHE,
+    "split": _if(lambda c: hasattr(c, "input"), "the rows come from input="),
+    "checkpoint": _if(lambda c: c.run is None, "without run= the base model is used"),
+}
+
+
+def warnings(config: Section, given: Given) -> Iterator[str]:
+    """One sentence for each setting that departs from its default, or was typed, for nothing."""
+    known = all_fields(type(config))
+    typed = given.keys()
+    for key, idle in IDLE.items():
+        if key in known and (key in typed or value_at(config, key) != known[key].default):
+            reason = idle(config)
+            if reason:
+                yield f"{key} has no effect in this run: {reason} ({given.where(key)})."

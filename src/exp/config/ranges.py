@@ -1,0 +1,127 @@
+"""Which values are possible for each setting by itself."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from exp.config.overrides import Given
+from exp.config.section import Section
+from exp.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def at_least(low: float) -> Rule:
+    return (lambda value: value >= low, f"at least {low:g}")
+
+
+def above(low: float) -> Rule:
+    return (lambda value: value > low, f"more than {low:g}")
+
+
+def share(*, below_one: bool = False) -> Rule:
+    if below_one:
+        return (lambda value: 0 <= value < 1, "at least 0 and less than 1")
+    return (lambda value: 0 <= value <= 1, "from 0 to 1")
+
+
+def matches(pattern: re.Pattern[str], words: str) -> Rule:
+    return (lambda value: bool(pattern.fullmatch(value)), words)
+
+
+def among(*choices: str) -> Rule:
+    return (lambda value: value in choices, "one of " + ", ".join(choices))
+
+
+A_NAME = matches(NAME, "a name of letters, digits, dots, dashes and underscores")
+A_TABLE = (
+    lambda value: value == "-" or value.endswith(TABLE_SUFFIXES),
+    f"a {', '.join(TABLE_SUFFIXES)} file, or -",
+)
+
+RULES: dict[str, Rule] = {
+    "name": A_NAME,
+    "model.name": A_NAME,
+    "hardware.name": A_NAME,
+    "hardware.devices": at_least(1),
+    "hardware.compute_capability": matches(re.compile(r"\d+\.\d"), "of the form 8.9"),
+    "hardware.memory_gib": above(0),
+    "hardware.num_workers": at_least(0),
+    "hardware.prefetch_batches": at_least(1),
+    "hardware.cpu_threads": at_least(1),
+    "lora.r": at_least(1),
+    "lora.alpha": above(0),
+    "lora.dropout": share(below_one=True),
+    "lora.target_modules": (lambda value: len(value) > 0, "a list with at least one layer name"),
+    "optimizer.lr": above(0),
+    "optimizer.weight_decay": at_least(0),
+    "optimizer.beta1": share(below_one=True),
+    "optimizer.beta2": share(below_one=True),
+    "optimizer.eps": above(0),
+    "scheduler.warmup_fraction": share(),
+    "scheduler.warmup_steps": at_least(0),
+    "scheduler.min_lr_fraction": share(),
+    "scheduler.decay_fraction": share(),
+    "training.epochs": above(0),
+    "training.steps": at_least(1),
+    "training.minutes": above(0),
+    "training.batch_size": at_least(1),
+    "training.micro_batch_size": at_least(1),
+    "training.micro_batch_tokens": at_least(1),
+    "training.gradient_clip_norm": above(0),
+    "training.validate_every": above(0),
+    "training.validation_limit": at_least(1),
+    "training.patience": at_least(1),
+    "training.log_every_steps": at_least(1),
+    "training.keep_checkpoints": at_least(1),
+    "task.name": A_NAME,
+    "task.validation_fraction": share(below_one=True),
+    "task.test_fraction": share(below_one=True),
+    "task.language": matches(re.compile(r"[a-z]{2}"), "two letters (ISO 639-1), like es"),
+    "data.max_length_tokens": at_least(2),
+    "data.limit": at_least(1),
+    "generation.max_new_tokens": at_least(1),
+    "generation.slots": at_least(1),
+    "generation.temperature": above(0),
+    "generation.top_k": at_least(1),
+    "generation.top_p": (lambda value: 0 < value <= 1, "more than 0 and at most 1"),
+    "generation.repetition_penalty": above(0),
+    "generation.num_beams": at_least(1),
+    "generation.no_repeat_ngram_size": at_least(0),
+    "generation.seed": at_least(0),
+    "cache.max_age_days": at_least(0),
+    "tracker.timeout_seconds": above(0),
+    "tracker.num_examples": at_least(0),
+    "seed": (lambda value: 0 <= value < 2**32, "from 0 to 4294967295"),
+    "split": among("train", "validation", "test"),
+    "checkpoint": A_NAME,
+    "limit": at_least(1),
+    "input": A_TABLE,
+    "output": A_TABLE,
+}
+
+
+def value_at(config: Any, key: str) -> Any:
+    """The value of a dotted key; None where this configuration has no such part."""
+    for part in key.split("."):
+        config = getattr(config, part, None)
+    return config
+
+
+def ranges(config: Section, given: Given) -> Iterator[ConfigError]:
+    """Every value that is out of its range."""
+    for key, (holds, words) in RULES.items():
+        value = value_at(config, key)
+        if value is None:
+            continue
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not finite or not holds(value):
+            yield ConfigError(
+                f"{key} is {value}, but it has to be {words}.",
+                where=given.where(key),
+                fix=f"{key}=<{words}>",
+            )

@@ -1,0 +1,1 @@
+"""Data sets that ship with the package, each in a folder of its own with its generator."""

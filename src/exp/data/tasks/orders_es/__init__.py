@@ -1,0 +1,1 @@
+"""Spanish purchase orders in free text -> canonical JSON: shipped splits and their generator."""

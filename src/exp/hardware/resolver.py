@@ -1,0 +1,148 @@
+"""From what a machine can do and what was asked of it to settings, each with its reason.
+
+A pure function of values: no torch, no look at the machine. What must be tried on the machine is
+asked of `probe`, and only when the answer matters.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from exp.config.schema import Accelerator, Attention, Compile, HardwareConfig, Precision
+from exp.errors import raise_collected
+from exp.hardware import settings
+from exp.hardware.capability import Capability, Versions, format_capability
+from exp.hardware.findings import Findings
+from exp.hardware.placement import Placement, choose_placement
+from exp.hardware.profiles import matching_profiles
+from exp.hardware.settings import Prober
+from exp.records import Derived
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What other groups of the config ask of the hardware."""
+
+    compile: Compile = Compile.off
+    quantization: str = "none"
+    clips_gradients: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedHardware:
+    """Settings that this machine can fulfil; nothing in it is `auto`.
+
+    `precision` is that of the frozen base and of the arithmetic. Adapters are fp32 always: in bf16,
+    updates smaller than half a unit in the last place would be lost.
+    """
+
+    name: str
+    accelerator: Accelerator
+    devices: int
+    device_name: str
+    memory_gib: float
+    precision: Precision
+    attention: Attention
+    tf32: bool
+    fused_optimizer: bool
+    compile: Compile
+    quantization: str
+    num_workers: int
+    prefetch_batches: int
+    cpu_threads: int
+    reasons: tuple[Derived, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def gradient_scaler(self) -> bool:
+        """Whether losses are scaled so that small fp16 gradients do not become zero."""
+        return self.precision is Precision.fp16
+
+
+def resolve_hardware(
+    capability: Capability,
+    versions: Versions,
+    probe: Prober,
+    hardware: HardwareConfig,
+    wishes: Wishes | None = None,
+    profiles: Iterable[HardwareConfig] = (),
+) -> ResolvedHardware:
+    """Settle every hardware setting, or say all that cannot be met.
+
+    Args:
+        capability: What the machine can do.
+        versions: What is installed.
+        probe: Answers whether one step of an optional part works; called at most once for each.
+        hardware: The profile with the overrides of the command line, its values in range.
+        wishes: What other groups ask for. None: nothing.
+        profiles: All profiles, by which `auto` calls the card that it found by its profile's name.
+
+    Raises:
+        HardwareError: The machine cannot do what was asked.
+        MissingExtraError: What was asked for needs a package that is not installed.
+        UserErrors: Several of these, together.
+    """
+    wishes = wishes or Wishes()
+    findings = Findings(hardware)
+    place = choose_placement(capability, versions, hardware, findings)
+    if place is None:
+        raise_collected(findings.errors)
+    assert place is not None
+    if hardware.compute_capability is None and place.accelerator is Accelerator.cuda:
+        _name_profile(capability, place, profiles, findings)
+    precision = settings.choose_precision(place, hardware, findings)
+    resolved = ResolvedHardware(
+        name=hardware.name,
+        accelerator=place.accelerator,
+        devices=place.num_devices,
+        device_name=place.device_name,
+        memory_gib=place.memory_gib,
+        precision=precision,
+        attention=settings.choose_attention(place, precision, versions, probe, hardware, findings),
+        tf32=settings.choose_tf32(place, hardware, findings),
+        fused_optimizer=settings.choose_fused_optimizer(
+            precision, wishes.clips_gradients, hardware, findings
+        ),
+        compile=settings.choose_compile(place, precision, wishes.compile, probe, findings),
+        quantization=settings.choose_quantization(
+            place, precision, wishes.quantization, versions, probe, findings
+        ),
+        num_workers=settings.choose_num_workers(place, capability, hardware, findings),
+        prefetch_batches=hardware.prefetch_batches,
+        cpu_threads=settings.choose_cpu_threads(place, capability, hardware, findings),
+        # Last, since the arguments above are what fills them.
+        reasons=tuple(findings.reasons),
+        warnings=tuple(findings.warnings),
+    )
+    raise_collected(findings.errors)
+    return resolved
+
+
+def _name_profile(
+    capability: Capability,
+    place: Placement,
+    profiles: Iterable[HardwareConfig],
+    findings: Findings,
+) -> None:
+    """Say which profile the found card has, and which one would use more of the machine."""
+    assert place.compute_capability is not None
+    card = (
+        f"{place.device_name}: compute capability {format_capability(place.compute_capability)}, "
+        f"{place.memory_gib:.1f} GiB"
+    )
+    profiles = tuple(profiles)
+    devices = replace(capability, cuda_devices=capability.cuda_devices[: place.num_devices])
+    fitting = matching_profiles(devices, profiles)
+    used = next((p.name for p in fitting if p.devices == place.num_devices), None)
+    every = matching_profiles(capability, profiles)
+    larger = next((p.name for p in every if p.devices > place.num_devices), None)
+    if used is None:
+        findings.because(
+            "hardware.profile", None, f"no profile is made for {card}; what it can do decides"
+        )
+    else:
+        findings.because("hardware.profile", used, f"the profile that fits {card}")
+    if larger is not None:
+        findings.warn(
+            f"{place.num_devices} of {len(capability.cuda_devices)} CUDA devices used; "
+            f"hardware={larger} uses more of them."
+        )

@@ -1,0 +1,117 @@
+"""Build the frozen base model from its files, or with random weights from its architecture."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from exp.config.schema import ModelConfig, Precision
+from exp.errors import ModelError
+from exp.model.source import ModelFiles
+
+DTYPES = {
+    Precision.fp32: torch.float32,
+    Precision.bf16: torch.bfloat16,
+    Precision.fp16: torch.float16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How final hidden states become logits."""
+
+    projection: nn.Linear
+    softcap: float | None
+    scale: float
+
+
+def load_base(
+    config: ModelConfig, files: ModelFiles, precision: Precision, seed: int
+) -> PreTrainedModel:
+    """Load or make the causal LM, frozen, in the asked precision, on the CPU.
+
+    Raises:
+        ModelError: The files do not hold a causal LM that transformers can build, or the body and
+            the head do not give the model's own logits.
+    """
+    dtype = DTYPES[precision]
+    if files.folder is None:
+        model = _random_model(config.architecture, dtype, seed)
+    else:
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                files.folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=config.trust_remote_code,
+            )
+        except (ValueError, OSError, KeyError, ImportError) as error:
+            raise ModelError(
+                f"model={config.name} cannot be loaded: {str(error).strip().splitlines()[0]}",
+                where=files.origin,
+                fix="check that the folder holds a causal LM that this transformers version knows",
+            ) from error
+    model.requires_grad_(False)
+    # A repository's generation settings must not leak into ours, which are built from zero.
+    model.generation_config = type(model.generation_config)()
+    _check_head(model, config.name)
+    return model
+
+
+def _random_model(architecture: dict[str, Any], dtype: torch.dtype, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(**architecture), dtype=dtype, attn_implementation="sdpa"
+        )
+    return model.eval()
+
+
+def body_of(model: PreTrainedModel) -> nn.Module:
+    """Return the decoder without its head: token ids -> final hidden states."""
+    body: nn.Module = model.base_model
+    return body
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """Return the output projection together with what the architecture does to its result."""
+    config = model.config.get_text_config()
+    divisor = getattr(config, "logits_scaling", None)
+    scale = 1 / divisor if divisor else getattr(config, "logit_scale", None) or 1.0
+    return Head(
+        projection=model.get_output_embeddings(),
+        softcap=getattr(config, "final_logit_softcapping", None),
+        scale=scale,
+    )
+
+
+def logits_of(head: Head, hidden: Tensor) -> Tensor:
+    """Project final hidden states (..., hidden) to float32 logits (..., vocab)."""
+    logits = head.projection(hidden).float()
+    if head.scale != 1.0:
+        logits = logits * head.scale
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
+    return logits
+
+
+@torch.no_grad()
+def _check_head(model: PreTrainedModel, name: str) -> None:
+    """Refuse an architecture whose logits are not head(body(ids)): training would be wrong."""
+    ids = torch.arange(8, device=model.device).unsqueeze(0)
+    was_training = model.training
+    model.eval()
+    expected = model(input_ids=ids, use_cache=False).logits.float()
+    hidden = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state
+    model.train(was_training)
+    if not torch.allclose(expected, logits_of(head_of(model), hidden), rtol=1e-2, atol=1e-2):
+        raise ModelError(
+            f"model={name}: its logits are more than a projection of its hidden states, in a way "
+            "that is not known here.",
+            where=type(model).__name__,
+            fix="choose another model, e.g. model=qwen3_0_6b",
+        )

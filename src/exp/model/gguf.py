@@ -1,0 +1,63 @@
+"""Convert a GGUF file once into a folder that transformers loads like any other model."""
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+from filelock import FileLock
+
+from exp.errors import ModelError
+from exp.publish import publish_folder
+
+log = logging.getLogger(__name__)
+
+
+def converted_folder(gguf_file: Path, parent: Path) -> Path:
+    """Return the folder with the file's weights as bf16 safetensors, converting them if need be.
+
+    The folder's name holds the file's size and the digest of its content, so another file of the
+    same name is another folder. Several processes may ask at once; one converts, the others wait.
+    """
+    digest = hashlib.sha256()
+    with gguf_file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    target = parent / f"{gguf_file.stem}-{digest.hexdigest()[:16]}"
+    if not target.is_dir():
+        with FileLock(f"{target}.lock"):
+            if not target.is_dir():
+                log.info("converting %s to safetensors, once", gguf_file.name)
+                started = time.perf_counter()
+                with publish_folder(target) as staging:
+                    _convert(gguf_file, staging)
+                log.info("converted in %.0f s: %s", time.perf_counter() - started, target)
+    return target
+
+
+def _convert(gguf_file: Path, folder: Path) -> None:
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {}
+    if hasattr(transformers, "GgufConfig"):
+        # Since 5.20 GGUF weights stay packed unless one asks for plain ones.
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    source = {"pretrained_model_name_or_path": gguf_file.parent, "gguf_file": gguf_file.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, **options)
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(
+            f"{gguf_file.name} cannot be read as a GGUF model: {error}",
+            where=str(gguf_file),
+            fix="use a GGUF file of an architecture that transformers knows, or safetensors",
+        ) from error
+    # transformers refuses to save a model that it still takes for a quantised one.
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

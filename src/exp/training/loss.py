@@ -1,0 +1,95 @@
+"""Cross-entropy over label rows only; its gradient is computed in the forward.
+
+No logits of unlabelled rows ever exist, and none are kept: while the head is frozen, the gradient
+with respect to the hidden rows is all that the backward will ask for, so it is computed beside the
+loss, chunk by chunk, and the logits are dropped at once.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LOGITS_BYTES = 128 * 2**20
+"""Largest chunk of fp32 logits that exists at a time, in bytes."""
+
+
+def label_loss(
+    rows: Tensor,
+    labels: Tensor,
+    head: nn.Linear,
+    *,
+    softcap: float | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    """Sum the cross-entropy of the labels, in nats.
+
+    The sum is returned, not the mean: the caller divides by the labels of the whole step, so that
+    cutting a step into micro-batches does not change its gradient.
+
+    Args:
+        rows: (labels, hidden) final hidden states at the label rows.
+        labels: (labels,) token ids to predict.
+        head: The output projection, frozen or trainable.
+        softcap: Logits are squashed to (-softcap, softcap), as in Gemma 2.
+        scale: Logits are multiplied by it, before the softcap.
+
+    Returns:
+        A float32 scalar.
+    """
+    parameters = [head.weight] if head.bias is None else [head.weight, head.bias]
+    if any(parameter.requires_grad for parameter in parameters):
+        logits = _squash(head(rows).float() * scale, softcap)
+        return functional.cross_entropy(logits, labels, reduction="sum")
+    loss: Tensor = _FrozenHeadLoss.apply(rows, labels, head.weight, head.bias, softcap, scale)
+    return loss
+
+
+def _squash(logits: Tensor, softcap: float | None) -> Tensor:
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        scale: float,
+    ) -> Tensor:
+        chunk_rows = max(1, LOGITS_BYTES // (4 * weight.shape[0]))
+        loss = torch.zeros((), dtype=torch.float32, device=rows.device)
+        gradient = torch.empty_like(rows)
+        for start in range(0, len(rows), chunk_rows):
+            chunk = slice(start, start + chunk_rows)
+            logits = functional.linear(rows[chunk], weight, bias).float()
+            if scale != 1.0:
+                logits *= scale
+            logits = _squash(logits, softcap)
+            target = labels[chunk].unsqueeze(1)
+            # The likeliest token's probability is 1 / sum(exp(logit - largest)), so the softmax that
+            # the gradient needs anyway yields the loss without a pass of its own.
+            largest, at_largest = logits.max(dim=1, keepdim=True)
+            at_label = logits.gather(1, target)
+            slope = torch.softmax(logits, dim=1)
+            log_total = largest - slope.gather(1, at_largest).log()
+            loss += (log_total - at_label).sum()
+            if not ctx.needs_input_grad[0]:
+                continue
+            slope.scatter_add_(1, target, torch.full_like(at_label, -1.0))
+            if softcap is not None:
+                slope *= 1 - (logits / softcap).square()
+            gradient[chunk] = slope.to(weight.dtype) @ weight
+        if scale != 1.0:
+            gradient *= scale
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0].to(gradient.dtype), None, None, None, None, None

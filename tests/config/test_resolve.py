@@ -1,0 +1,142 @@
+import dataclasses
+
+import pytest
+from omegaconf import OmegaConf
+
+from exp.config.groups import open_library
+from exp.config.plain import read_config, write_config
+from exp.config.preflight import preflight
+from exp.config.resolve import resolve
+from exp.config.schema import EvaluateConfig, Strategy
+from exp.errors import CheckpointError, ConfigError, UserError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder that was made with settings unlike the defaults."""
+    arguments = [
+        *("model=tiny", "task=jsonl", "task.train=a.jsonl", "task.name=mine"),
+        *("generation=beam", "seed=7", "data.max_length_tokens=99"),
+    ]
+    config = preflight("train", arguments, open_library()).trials[0].config
+    task = dataclasses.replace(config.task, instruction="do ${this} and \\${that}")
+    write_config(tmp_path / "config.yaml", dataclasses.replace(config, task=task))
+    return tmp_path
+
+
+def evaluate(*arguments, verb="evaluate"):
+    return preflight(verb, arguments, open_library()).trials[0]
+
+
+def test_the_resolved_configuration_is_closed():
+    config = preflight("train", [], open_library()).trials[0].config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.lora.r = 3
+
+
+def test_a_key_that_got_in_behind_the_schema_is_refused():
+    config = OmegaConf.structured(EvaluateConfig)
+    OmegaConf.update(config, "generation.top_kk", 3, force_add=True)
+    OmegaConf.update(config, "model.name", "x")
+    with pytest.raises(UserError, match=r"generation\.top_kk is not a setting"):
+        resolve("evaluate", config)
+
+
+def test_a_run_brings_its_own_settings_along(run):
+    resolved = evaluate(f"run={run}")
+    trained = read_config(run / "config.yaml")
+    for name in ("model", "task", "data", "generation", "quantization", "seed"):
+        assert getattr(resolved.config, name) == getattr(trained, name)
+    assert resolved.config.task.instruction == "do ${this} and \\${that}"
+    assert str(run) in resolved.derived[0].reason
+
+
+def test_the_command_line_goes_before_the_run(run):
+    config = evaluate(
+        f"run={run}", "generation.num_beams=7", "data.limit=3", "seed=1", "limit=5", "hardware=cpu"
+    ).config
+    assert config.generation.num_beams == 7
+    assert config.generation.strategy is Strategy.beam
+    assert (config.data.limit, config.data.max_length_tokens) == (3, 99)
+    assert (config.seed, config.limit, config.hardware.name) == (1, 5, "cpu")
+
+
+def test_a_chosen_group_takes_the_place_of_the_runs_section(run):
+    config = evaluate(f"run={run}", "generation=greedy").config
+    assert (config.generation.strategy, config.generation.num_beams) == (Strategy.greedy, 1)
+
+
+@pytest.mark.parametrize(
+    "argument", ["model=tiny", "task=jsonl", "model.hub_id=a/b", "task.name=x"]
+)
+def test_another_model_or_task_contradicts_a_run(run, argument):
+    with pytest.raises(ConfigError, match="contradicts run=") as caught:
+        evaluate(f"run={run}", argument)
+    assert caught.value.where == f"command line, {argument}"
+
+
+def test_a_run_can_be_scored_on_other_rows(run):
+    assert evaluate(f"run={run}", "task.test=b.jsonl").config.task.test == "b.jsonl"
+
+
+def test_each_of_several_runs_keeps_its_own_settings(run, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_config(other / "config.yaml", preflight("train", [], open_library()).trials[0].config)
+    resolved = evaluate(f"run=[{run},{other}]")
+    assert [config.run for config in resolved.configs] == [str(run), str(other)]
+    assert [config.model.name for config in resolved.configs] == ["tiny", "smollm2_135m"]
+
+
+def test_a_run_that_is_not_there_is_an_error():
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        evaluate("run=/no/such/run")
+
+
+@pytest.mark.parametrize("argument", ["run=3", "run=[]", "run={a: b}"])
+def test_a_run_has_to_be_a_folder(argument):
+    with pytest.raises(ConfigError, match="run folder or a list"):
+        evaluate(argument)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["generation.top_k=5"], "generation.top_k"),
+        (["generation.temperature=1.0"], "generation.temperature"),
+        (["generation.num_beams=3"], "generation.num_beams"),
+        (["scheduler.decay_fraction=0.3"], "scheduler.decay_fraction"),
+        (["scheduler=constant", "scheduler.min_lr_fraction=0.3"], "scheduler.min_lr_fraction"),
+        (
+            ["scheduler.warmup_steps=3", "scheduler.warmup_fraction=0.1"],
+            "scheduler.warmup_fraction",
+        ),
+        (["tracker.project=x"], "tracker.project"),
+        (["tracker=csv", "tracker.entity=x"], "tracker.entity"),
+        (["cache.enabled=false", "cache.max_age_days=3"], "cache.max_age_days"),
+        (["task.test_fraction=0.3"], "task.test_fraction"),
+    ],
+)
+def test_a_setting_without_effect_is_named(arguments, key):
+    warnings = preflight("train", arguments, open_library()).trials[0].warnings
+    assert [warning.split()[0] for warning in warnings] == [key]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generation=sample", "generation.top_k=5"],
+        ["scheduler=wsd", "scheduler.decay_fraction=0.3"],
+        ["tracker=wandb", "tracker.project=x"],
+        ["task=jsonl", "task.test_fraction=0.3"],
+    ],
+)
+def test_a_setting_with_effect_is_not_warned_about(arguments):
+    assert preflight("train", arguments, open_library()).trials[0].warnings == ()
+
+
+def test_a_profile_whose_strategy_is_overridden_warns_about_the_rest_of_it():
+    arguments = ["generation=sample", "generation.strategy=greedy"]
+    warnings = preflight("train", arguments, open_library()).trials[0].warnings
+    assert "conf/generation/sample.yaml" in warnings[0]
+    assert len(warnings) == 4
