@@ -124,6 +124,16 @@ def test_an_existing_target_is_never_written_over(tmp_path):
     assert names(tmp_path) == ["target"]
 
 
+def test_a_target_that_appears_meanwhile_is_not_written_over(tmp_path):
+    def race():
+        with publish_folder(tmp_path / "target"):
+            (tmp_path / "target").mkdir()
+
+    with pytest.raises(PublishError, match="exists already"):
+        race()
+    assert names(tmp_path) == ["target"]
+
+
 def test_a_block_that_raises_leaves_nothing(tmp_path):
     def fail_midway():
         with publish_folder(tmp_path / "target") as staging:

@@ -36,6 +36,9 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; exit code 0, 1 for a failed run, 2 for a mistake that the user can mend."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # Idle OpenMP threads spin for milliseconds before they sleep; beside another busy process that
+    # starves the threads they wait for. Read by libgomp when torch loads it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     original = sys.argv
     sys.argv = [original[0], *words]
     try:

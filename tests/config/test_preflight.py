@@ -82,6 +82,12 @@ def test_mistakes_of_every_kind_are_shown_at_once():
     [
         (["lora.r=abc"], "lora.r is 'abc', but it has to be a whole number"),
         (["lora.r=8.5"], "lora.r is 8.5, but it has to be a whole number"),
+        (["lora.r=true"], "lora.r is True, but it has to be a whole number"),
+        (["cache.enabled=3"], "cache.enabled is 3, but it has to be true or false"),
+        (["experiment=null"], "experiment=null is no choice"),
+        (["hydra.mode=MULTIRUN"], "hydra.mode is set by a flag"),
+        (["hydra.foo=1"], "hydra.foo is not a setting of Hydra"),
+        (["=3"], "not of the form key=value"),
         (["lora.r=null"], "lora.r is None, but it has to be a whole number"),
         (["training.loss=prompt"], "one of completion, text"),
         (["lora.target_modules=q_proj"], "a list, like [a,b]"),
@@ -149,15 +155,18 @@ def test_the_error_says_which_file_set_an_impossible_value(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("rnk: 8", "rnk"),
-        ("r: [1, 2]", "r"),
+        ("rnk: 8", "lora.rnk is not a setting; the closest is lora.r."),
+        ("r: many", "lora.r has to be a whole number: Value 'many'"),
+        ("r: [8", "while parsing a flow sequence"),
         ("peft: {eva_config: {_target_: os.system}}", "_target_ is refused"),
     ],
 )
 def test_a_users_yaml_is_judged_like_the_command_line(tmp_path, content, says):
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "mine.yaml").write_text(f"defaults: [base_lora, _self_]\n{content}\n")
-    assert says in problem("lora=mine", library=open_library(str(tmp_path)))
+    text = problem("lora=mine", library=open_library(str(tmp_path)))
+    assert says in text
+    assert str(tmp_path / "lora" / "mine.yaml") in text
 
 
 def test_a_users_folder_adds_choices_and_cannot_shadow_ours(tmp_path):
@@ -253,3 +262,10 @@ def test_a_users_folder_that_is_not_there_is_an_error(monkeypatch):
     with pytest.raises(ConfigError, match="There is no folder") as caught:
         open_library()
     assert caught.value.where == "EXP_CONF_DIR=/no/such/folder"
+
+
+def test_two_folders_of_the_user_are_an_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("EXP_CONF_DIR", str(tmp_path))
+    assert open_library(str(tmp_path)).extra == tmp_path
+    with pytest.raises(ConfigError, match="name different folders"):
+        open_library(str(tmp_path.parent))

@@ -208,6 +208,19 @@ def test_several_damaged_files_are_set_aside_side_by_side(tmp_path):
     assert aside == {b"first" * 100, b"second" * 100}
 
 
+def test_a_header_that_forbids_writing_is_damage(pristine, tmp_path):
+    shutil.copytree(pristine / "closed", tmp_path / "copy")
+    file = tmp_path / "copy" / "p.sqlite"
+    data = bytearray(file.read_bytes())
+    # Byte 18 is the version that a writer must know; SQLite opens what it does not know read-only.
+    data[18] = 3
+    file.write_bytes(data)
+    with PredictionCache.open(file) as cache:
+        fill(cache)
+        assert assert_never_wrong(cache) == len(ADAPTERS) * len(NUMBERS)
+    assert (tmp_path / "copy" / "p.sqlite.damaged-1").read_bytes() == data
+
+
 def test_an_empty_file_is_a_new_cache(tmp_path):
     (tmp_path / "p.sqlite").touch()
     PredictionCache.open(tmp_path / "p.sqlite").close()

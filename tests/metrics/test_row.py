@@ -92,10 +92,10 @@ def test_rows_are_paired_by_id_in_the_order_of_the_references() -> None:
 @pytest.mark.parametrize(
     ("predictions", "references", "what"),
     [
-        ("a", "ab", "1 examples have no prediction"),
-        ("abc", "a", "2 predictions have no example"),
-        ("aab", "ab", "1 predictions have an id that others have too"),
-        ("ab", "abb", "1 examples have an id that others have too"),
+        ("a", "ab", "examples without a prediction: 1"),
+        ("abc", "a", "predictions without an example: 2"),
+        ("aab", "ab", "ids that several predictions have: 1"),
+        ("ab", "abb", "ids that several examples have: 1"),
         ("", "", "There is no row to score"),
     ],
 )
@@ -107,7 +107,7 @@ def test_ids_that_do_not_pair_one_to_one_are_refused(
 
 
 def test_a_reference_without_an_output_is_refused() -> None:
-    with pytest.raises(DataError, match="no output to score against"):
+    with pytest.raises(DataError, match="without an output to score against"):
         match_rows([prediction("a")], [example("a", None)])
 
 

@@ -165,7 +165,7 @@ def test_a_text_task_has_bleu_and_text_match_instead_of_fields() -> None:
 
 
 def test_a_missing_prediction_is_refused() -> None:
-    with pytest.raises(DataError, match="no prediction"):
+    with pytest.raises(DataError, match="without a prediction"):
         score_predictions([], [Example("1", "", {})], OutputFormat.json)
 
 

@@ -224,6 +224,14 @@ def test_a_file_that_is_missing_or_resized_is_noticed(run, change):
         verify_checkpoint(file.parent)
 
 
+def test_a_cut_file_is_told_with_both_sizes(run):
+    file = write(run, 1) / "state.json"
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes()[:3])
+    with pytest.raises(CheckpointError, match=f"it has 3 bytes instead of {size}"):
+        verify_checkpoint(file.parent)
+
+
 def test_a_pickle_in_place_of_an_adapter_is_never_read(run, tmp_path):
     canary = tmp_path / "canary"
 

@@ -172,13 +172,6 @@ def _training(config: Any, given: Given) -> Iterator[ConfigError]:
             where=given.where("training.batch_size"),
             fix=f"training.batch_size={config.hardware.devices}",
         )
-    if training.loss is LossOn.text and training.layout is Layout.shared_prefix:
-        yield ConfigError(
-            "training.loss=text takes loss on every token of every prompt, but "
-            "training.layout=shared_prefix computes the prompts' common tokens only once.",
-            where=given.where("training.loss"),
-            fix="training.layout=padded, or training.loss=completion",
-        )
     yield from _foreign(
         "training.trainer_kwargs",
         training.trainer_kwargs,

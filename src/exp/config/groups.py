@@ -64,15 +64,22 @@ class Library:
 
 
 def open_library(config_dir: str | None = None) -> Library:
-    """Our YAML files, and the user's from --config-dir or, without it, from EXP_CONF_DIR.
+    """Our YAML files, and the user's from --config-dir or EXP_CONF_DIR.
 
     Raises:
-        ConfigError: The user's folder is not there.
+        ConfigError: The user's folder is not there, or there are two of them.
     """
-    given = config_dir or os.environ.get("EXP_CONF_DIR")
+    variable = os.environ.get("EXP_CONF_DIR")
+    given = config_dir or variable
     if not given:
         return Library((main_folder(),))
     extra = Path(given).expanduser().resolve()
+    if variable and Path(variable).expanduser().resolve() != extra:
+        raise ConfigError(
+            f"--config-dir and EXP_CONF_DIR name different folders, {given} and {variable}.",
+            where="command line and environment",
+            fix="unset EXP_CONF_DIR, or leave --config-dir out",
+        )
     source = "--config-dir" if config_dir else "EXP_CONF_DIR"
     if not extra.is_dir():
         raise ConfigError(

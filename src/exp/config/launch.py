@@ -89,7 +89,7 @@ def split(verb: str, argv: Sequence[str]) -> CommandLine:
         tuple(_without_config_dir(flags, parsed.config_dir)),
         arguments,
         parsed.config_dir,
-        parsed.multirun or "hydra.mode=multirun" in map(str.lower, arguments),
+        parsed.multirun,
         bool(parsed.cfg or parsed.info or parsed.hydra_help),
     )
 

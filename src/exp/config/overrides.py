@@ -76,9 +76,9 @@ def parse(argument: str) -> Override:
             where="command line",
             fix="give credentials to the library itself: HF_TOKEN=..., `wandb login`",
         )
-    if "=" not in argument and not argument.startswith("~"):
+    if argument.find("=") < 1 and not argument.startswith("~"):
         raise ConfigError(
-            f"{argument} is not of the form key=value.", where=where, fix=f"{argument}=<value>"
+            f"{argument} is not of the form key=value.", where=where, fix="<key>=<value>"
         )
     try:
         return OverridesParser.create().parse_overrides([argument])[0]
@@ -114,6 +114,8 @@ def judge(verb: str, override: Override, library: Library) -> list[UserError]:
                     fix="leave it out",
                 )
             ]
+        if key == "hydra.mode":
+            return [ConfigError("hydra.mode is set by a flag.", where=where, fix="add --multirun")]
         return []
     groups = library.groups(verb)
     if override.package is not None:
@@ -158,14 +160,15 @@ def _judge_choice(override: Override, library: Library, where: str) -> list[User
             )
         )
     for name in values:
-        if name not in choices and (group, name) != ("experiment", "null"):
+        if name not in choices:
             near = closest(name, choices)
             errors.append(
                 ConfigError(
                     f"{group}={name} is no choice" + (f"; the closest is {near}." if near else "."),
                     where=where,
-                    fix=f"{group}="
-                    + (f"{near}, out of: {listed}" if near else f"one of: {listed}"),
+                    fix=f"{group}={near}, out of: {listed}"
+                    if near
+                    else f"{group}=<one of: {listed}>",
                 )
             )
     return errors

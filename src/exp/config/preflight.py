@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,9 +13,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+from yaml import YAMLError
 
-from exp.config.fields import find
+from exp.config.fields import closest_key, find
 from exp.config.groups import Library
 from exp.config.overrides import Given, Setting, alternatives, is_choice, judge, parse
 from exp.config.register import register_schema
@@ -101,6 +108,7 @@ def apply(
     for setting in settings:
         if not setting.is_choice:
             try:
+                _refuse_number_for_bool(verb, setting)
                 OmegaConf.update(config, setting.key, setting.value, merge=True, force_add=True)
             except (OmegaConfBaseException, ValueError, TypeError):
                 errors.append(_wrong_type(verb, setting))
@@ -127,12 +135,17 @@ def compose_choices(
     try:
         with initialize_config_dir(str(library.folders[0]), version_base="1.3"):
             config = compose(verb, [*choices, *search], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise _composition_error(error) from None
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise _composition_error(verb, library, error) from None
     if OmegaConf.select(config, "hydra.callbacks"):
         raise ConfigError(
             "hydra.callbacks is refused: no setting can name code to run.",
             fix="leave hydra.callbacks out",
+        )
+    if config.hydra.mode is not None:
+        raise ConfigError(
+            "hydra.mode is set by a file, but a flag sets it.",
+            fix="take hydra.mode out of the file, and add --multirun to sweep",
         )
     chosen = config.hydra.runtime.choices
     places = {
@@ -144,6 +157,17 @@ def compose_choices(
     del config["hydra"]
     OmegaConf.set_struct(config, True)
     return config, places
+
+
+def _refuse_number_for_bool(verb: str, setting: Setting) -> None:
+    """OmegaConf would take any number but 0 for true.
+
+    Raises:
+        TypeError: The setting is true or false, and the value is a number.
+    """
+    field = find(PRIMARIES[verb], setting.key)
+    if field and bool in field.alternatives and type(setting.value) in (int, float):
+        raise TypeError(setting.key)
 
 
 def _wrong_type(verb: str, setting: Setting) -> ConfigError:
@@ -217,11 +241,25 @@ def _text(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _composition_error(error: Exception) -> ConfigError:
-    """Hydra's words for files that do not fit together, on one line."""
-    cause = error.__cause__ or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return ConfigError(
-        "The configuration files do not fit together: " + "; ".join(lines[:3]),
-        where=lines[0] if lines and lines[0].startswith("In '") else None,
-    )
+def _composition_error(verb: str, library: Library, error: Exception) -> ConfigError:
+    """What is wrong with a file, from Hydra's words; a key or a value in ours."""
+    words = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
+    named = re.match(r"In '(\w+)/(\w+)'", words[0]) if words else None
+    where = library.place(*named.groups()) if named else None
+    cause = error.__context__
+    key = getattr(cause, "full_key", None)
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and key:
+        if key.startswith("hydra."):
+            return ConfigError(f"{key} is not a setting of Hydra.", fix=f"leave {key} out")
+        near = closest_key(PRIMARIES[verb], key)
+        return ConfigError(
+            f"{key} is not a setting" + (f"; the closest is {near}." if near else "."),
+            where=where,
+            fix=f"take it out of the file, or set {near} there",
+        )
+    field = find(PRIMARIES[verb], key) if key else None
+    if isinstance(cause, ValidationError) and field is not None:
+        return ConfigError(
+            f"{key} has to be {field.type_words}: {str(cause).splitlines()[0]}.", where=where
+        )
+    return ConfigError(f"The YAML files do not fit together: {'; '.join(words[:4])}", where=where)

@@ -26,6 +26,9 @@ FIXED_BY_RUN = ("model", "task", "quantization")
 FREE_WITH_RUN = ("model.path", "task.train", "task.validation", "task.test")
 """Where things lie may change between training and evaluation; what they are may not."""
 
+FREE_WITH_RESUME = ("training.resume", "training.minutes", "hardware", "tracker", "cache")
+"""What a resumed run may change: where and how long it computes, not what."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
@@ -56,12 +59,16 @@ def resolve(verb: str, config: DictConfig, given: Given | None = None) -> Resolv
         base = cast(Section, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         raise ConfigError(
-            " ".join(str(error).split("\n")[0].split()) + ".", where=_place(error, given)
+            " ".join(str(error).split("\n")[0].split()) + ".",
+            where=_place(error, given),
+            fix=f"{error.full_key}=<the value itself>" if error.full_key else None,
         ) from None
     configs: list[Any] = [base]
     derived: tuple[Derived, ...] = ()
     if getattr(base, "run", None) is not None:
         configs, derived = _with_runs(base, given)
+    elif verb == "train" and base.training.resume is not None:  # type: ignore[attr-defined]
+        configs, derived = _resumed(base, given)
     for one in configs:
         errors += check(one, given)
     raise_collected(_unique(errors))
@@ -195,6 +202,27 @@ def _with_runs(base: Any, given: Given) -> tuple[list[Any], tuple[Derived, ...]]
         derived.append(Derived("run settings", list(FROM_RUN), f"as in {folder.config}"))
     raise_collected(errors)
     return configs, tuple(derived)
+
+
+def _resumed(base: Any, given: Given) -> tuple[list[Any], tuple[Derived, ...]]:
+    """The settings that the resumed run was started with; what may change comes from `base`."""
+    errors: list[UserError] = [
+        ConfigError(
+            f"{setting.text} contradicts training.resume=: a resumed run keeps its settings.",
+            where=setting.where,
+            fix=f"leave {setting.text} out, or start a new run without training.resume",
+        )
+        for setting in given.settings
+        if not setting.key.startswith(FREE_WITH_RESUME)
+    ]
+    raise_collected(errors)
+    folder = open_run_dir(base.training.resume)
+    config = _open_copy(read_config(folder.config))
+    for name in ("hardware", "tracker", "cache"):
+        setattr(config, name, getattr(base, name))
+    config.training.resume = base.training.resume
+    config.training.minutes = base.training.minutes
+    return [config], (Derived("all other settings", "as before", f"as in {folder.config}"),)
 
 
 def _overlay(base: Any, run: str, trained: Any, given: Given) -> Any:

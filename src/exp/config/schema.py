@@ -376,8 +376,8 @@ class TrainConfig(Section):
     """All random numbers and the order of examples follow from it."""
     name: str | None = None
     """Name of the run folder. null: time and four random bytes."""
-    output_dir: str = "outputs"
-    """Folder of run folders, relative to where the command is run."""
+    output_dir: str | None = None
+    """Folder in which the run folder is made. null: outputs/<task>, where the command is run."""
 
 
 @dataclass

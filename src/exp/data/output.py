@@ -56,7 +56,7 @@ def encode_output(
 ) -> str:
     """Write an output as the text that the model is trained to complete.
 
-    JSON is spaced as json.dumps spaces it, the form that pretrained models know best. Integral
+    JSON is compact: white space costs a sixth of a completion's tokens and says nothing. Integral
     floats are written as integers, characters as themselves.
 
     Args:
@@ -83,7 +83,7 @@ def encode_output(
     value = _checked(output, 1)
     if key_order is not None:
         value = order_keys(value, key_order)
-    return _encodable(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    return _encodable(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
 
 
 def _encodable(text: str) -> str:

@@ -1,5 +1,6 @@
 """One prediction against its reference: all that scores are made of."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -135,15 +136,17 @@ def match_rows(
     lacking = [example.id for example in references if example.id not in by_id]
     unknown = [prediction.id for prediction in predictions if prediction.id not in known]
     problems = {
-        "examples have no prediction": lacking,
-        "predictions have no example": unknown,
-        "predictions have an id that others have too": _repeated([p.id for p in predictions]),
-        "examples have an id that others have too": _repeated([e.id for e in references]),
-        "examples have no output to score against": [e.id for e in references if e.output is None],
+        "examples without a prediction": lacking,
+        "predictions without an example": unknown,
+        "ids that several predictions have": _repeated([p.id for p in predictions]),
+        "ids that several examples have": _repeated([e.id for e in references]),
+        "examples without an output to score against": [
+            e.id for e in references if e.output is None
+        ],
     }
     errors: list[UserError] = [
         DataError(
-            f"{len(ids)} {problem}.",
+            f"There are {problem}: {len(ids)}.",
             where="id " + ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else ""),
             fix="score one prediction for each example, with ids that are unique",
         )
@@ -157,5 +160,4 @@ def match_rows(
 
 
 def _repeated(ids: Sequence[str]) -> list[str]:
-    seen: set[str] = set()
-    return [one for one in ids if one in seen or seen.add(one)]  # type: ignore[func-returns-value]
+    return [one for one, count in Counter(ids).items() if count > 1]

@@ -67,3 +67,10 @@ def _merged_weight(layer: PeftLinear) -> Tensor:
         a, b = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()
         total = total + layer.scaling[name] * (b @ a)
     return total.to(base.dtype)
+
+
+def merge_for_good(model: PeftModel) -> None:
+    """Merge every plain LoRA layer and keep it so; for models that are only used from then on."""
+    for layer in [m for m in model.modules() if isinstance(m, PeftLinear) and _can_merge(m)]:
+        layer.base_layer.weight.data = _merged_weight(layer)
+        layer.forward = layer.base_layer.forward

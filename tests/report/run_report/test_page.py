@@ -220,6 +220,21 @@ def test_the_browser_shows_the_examples_of_one_error_kind(run: RunDir) -> None:
 
 @pytest.mark.slow
 @in_browser
+def test_a_missing_field_is_marked_as_its_whole_line(run: RunDir) -> None:
+    reference = {"producto": "A", "unidad": "kg", "cantidad": 5}
+    prediction = json.dumps({"producto": "A", "cantidad": 5})
+    differing = {"reference": reference, "prediction": prediction}
+    write_rows(run, "test", [row(1, "x", ["missing_field"]) | differing])
+    dom = dom_of(write_run_report(run), "")
+    cards = dom.split('id="cards"')[1]
+    assert (
+        '\n  <mark class="missing">"unidad":</mark> <mark class="missing">"kg",</mark>\n' in cards
+    )
+    assert cards.count("<mark") == 2
+
+
+@pytest.mark.slow
+@in_browser
 def test_the_browser_searches_texts(run: RunDir) -> None:
     dom = dom_of(write_run_report(run), "query=ROW-99")
     assert "1 of 6 examples." in dom

@@ -169,7 +169,9 @@ def _connect(path: Path) -> Database:
         # A commit survives a kill; a power cut may cost the last ones, never the file.
         connection.execute("PRAGMA synchronous = NORMAL")
         # A file that cannot be written is noticed now, and not when the first predictions are done.
+        # Only a write shows it: BEGIN IMMEDIATE alone is content with a read-only file.
         connection.execute("BEGIN IMMEDIATE")
+        connection.execute("PRAGMA user_version = 1")
         connection.execute("ROLLBACK")
         return Database(connection, path, path.stat().st_ino)
     except (sqlite3.Error, MemoryError) as error:

@@ -1,0 +1,86 @@
+"""What training, evaluation and prediction all stand on: machine, task, model files, rendering."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from exp.config.groups import main_folder
+from exp.config.schema import Accelerator
+from exp.data.render import Renderer
+from exp.data.task import Task, load_task
+from exp.generation.settings import CPU_SLOTS, GPU_SLOTS, GenerationSettings
+from exp.hardware.machine import read_capability, read_versions
+from exp.hardware.probe import run_probe
+from exp.hardware.profiles import load_profiles
+from exp.hardware.resolver import ResolvedHardware, Wishes, resolve_hardware
+from exp.model.source import ModelFiles, locate_model
+from exp.model.tokenizer import load_chat_format
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """The parts that do not change between training and inference."""
+
+    hardware: ResolvedHardware
+    task: Task
+    files: ModelFiles
+    renderer: Renderer
+
+
+def lay_foundation(config: Any, splits: Sequence[str]) -> Foundation:
+    """Settle the hardware, read the task, find the model; without importing torch where it can.
+
+    Args:
+        config: A TrainConfig or EvaluateConfig.
+        splits: Splits of the task that will be needed.
+    """
+    training = getattr(config, "training", None)
+    wishes = Wishes(quantization=config.quantization.name)
+    if training is not None:
+        wishes = Wishes(
+            compile=training.compile,
+            quantization=config.quantization.name,
+            clips_gradients=training.gradient_clip_norm is not None,
+        )
+    hardware = resolve_hardware(
+        read_capability(),
+        read_versions(),
+        run_probe,
+        config.hardware,
+        wishes,
+        load_profiles(main_folder() / "hardware").values(),
+    )
+    for warning in hardware.warnings:
+        log.warning("%s", warning)
+    task = load_task(config.task, splits)
+    files = locate_model(config.model)
+    renderer = Renderer(load_chat_format(files), task.instruction, task.output_format, task.schema)
+    return Foundation(hardware, task, files, renderer)
+
+
+def open_base(foundation: Foundation, config: Any) -> "PreTrainedModel":
+    """Load the frozen base onto the device that was settled."""
+    from exp.hardware.process import apply_to_process
+    from exp.model.base import load_base
+
+    apply_to_process(foundation.hardware)
+    model = load_base(config.model, foundation.files, foundation.hardware.precision, config.seed)
+    if foundation.hardware.accelerator is Accelerator.cuda:
+        model = model.to("cuda")  # type: ignore[arg-type]
+    return model
+
+
+def generation_settings(foundation: Foundation, config: Any) -> GenerationSettings:
+    """Close the generation settings: stop tokens from the template, slots from the device."""
+    on_cpu = foundation.hardware.accelerator is Accelerator.cpu
+    return GenerationSettings(
+        config=config.generation,
+        stop_ids=foundation.renderer.stop_ids,
+        num_slots=config.generation.slots or (CPU_SLOTS if on_cpu else GPU_SLOTS),
+    )

@@ -1,0 +1,82 @@
+"""What evaluation and prediction share: a run's adapter or a base model, loaded when needed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exp.commands.foundation import Foundation, generation_settings, lay_foundation, open_base
+from exp.config.schema import EvaluateConfig
+from exp.errors import ConfigError
+from exp.generation.cache.store import PredictionCache
+from exp.generation.context import key_context
+from exp.generation.predictor import Predictor
+from exp.rundir import RunDir, open_run_dir
+from exp.training.checkpoint import ADAPTER, ADAPTER_CONFIG, find_checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a checkpoint of a run, or a base model alone.
+
+    Attributes:
+        label: For tables and for `exp cache info`.
+        run: The run folder; None for a base model.
+        load_model: Loads the model, merged and in eval mode; only called if something is missing
+            in the cache.
+    """
+
+    label: str
+    run: RunDir | None
+    foundation: Foundation
+    predictor: Predictor
+    load_model: "Callable[[], PreTrainedModel]"
+
+
+def open_subject(
+    config: EvaluateConfig, cache: PredictionCache | None, splits: Sequence[str]
+) -> Subject:
+    """Find the checkpoint, lay the foundation, build the predictor; load no weights yet."""
+    foundation = lay_foundation(config, splits)
+    run, checkpoint, label = None, None, config.model.name
+    if config.run is not None:
+        run = open_run_dir(config.run)
+        checkpoint = find_checkpoint(run, config.checkpoint)
+        label = f"{config.task.name}/{run.name}"
+    if config.generation.max_new_tokens is None:
+        raise ConfigError(
+            "generation.max_new_tokens is not set, and without a run nothing tells how long "
+            "completions are.",
+            where="generation.max_new_tokens",
+            fix="generation.max_new_tokens=256",
+        )
+    settings = generation_settings(foundation, config)
+    adapter = [] if checkpoint is None else [checkpoint / ADAPTER, checkpoint / ADAPTER_CONFIG]
+    context = key_context(
+        model=config.model,
+        weight_files=foundation.files.weight_files(),
+        seed=config.seed,
+        adapter_files=adapter,
+        hardware=foundation.hardware,
+        renderer=foundation.renderer,
+        settings=settings,
+    )
+    predictor = Predictor(foundation.renderer, settings, context, cache, label)
+    return Subject(
+        label, run, foundation, predictor, lambda: _load(foundation, config, checkpoint)
+    )
+
+
+def _load(
+    foundation: Foundation, config: EvaluateConfig, checkpoint: Path | None
+) -> "PreTrainedModel":
+    from exp.model.lora import load_lora
+    from exp.model.merge import merge_for_good
+
+    model = open_base(foundation, config)
+    if checkpoint is not None:
+        merge_for_good(load_lora(model, checkpoint))
+    return model.eval()

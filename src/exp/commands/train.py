@@ -1,0 +1,108 @@
+"""`exp train`: data -> base scores -> adapter -> best checkpoint -> scores -> report."""
+
+import logging
+from dataclasses import replace
+
+from exp.commands.fitting import (
+    cached_predictor,
+    close_generation,
+    open_tokens,
+    prepare_data,
+    run_identity,
+    validator,
+)
+from exp.commands.foundation import Foundation, lay_foundation, open_base
+from exp.commands.outcome import report_outcome
+from exp.commands.rank import in_first_process, join_run_dir
+from exp.commands.scoring import keep_scored, score_split
+from exp.commands.session import Session, SilentSession, log_to_console
+from exp.commands.subset import subset
+from exp.config.resolve import Resolved
+from exp.config.schema import TrainConfig
+from exp.data.tokens import TokenStore
+from exp.generation.cache.store import PredictionCache
+from exp.model.lora import attach_lora, set_adapter_weights
+from exp.model.merge import merged_for_inference
+from exp.report.console import print_derived
+from exp.training.checkpoint import find_checkpoint, read_checkpoint
+from exp.training.fit import fit
+from exp.training.interruption import Interrupted
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("validation", "test")
+
+
+def run(resolved: Resolved) -> int:
+    """Train an adapter and score it; return the exit code."""
+    config: TrainConfig = resolved.config
+    log_to_console()
+    foundation = lay_foundation(config, ("train", *SPLITS))
+    tokens = open_tokens(foundation, "train")
+    config, token_limit = close_generation(config, tokens)
+    run_dir = join_run_dir(config)
+    derived = (*resolved.derived, *foundation.hardware.reasons, token_limit)
+    open_session = Session if in_first_process() else SilentSession
+    with open_session(run_dir, config) as session:
+        session.note_derived(derived)
+        try:
+            _train(config, foundation, tokens, session)
+        except Interrupted as interruption:
+            session.note(status="interrupted")
+            log.warning("interrupted; go on with: exp train training.resume=%s", run_dir.path)
+            return interruption.exit_code
+    return 0
+
+
+def _train(
+    config: TrainConfig, foundation: Foundation, tokens: TokenStore, session: Session
+) -> None:
+    run_dir, task = session.run, foundation.task
+    model = open_base(foundation, config)
+    data = prepare_data(foundation, config, model, tokens)
+    session.note_derived(data.derived)
+    print_derived(session.derived)
+    limits = {"validation": config.training.validation_limit, "test": None}
+    examples = {
+        split: subset(task.split(split), limits[split], config.seed)
+        for split in SPLITS
+        if task.has_split(split) and len(task.split(split))
+    }
+    with PredictionCache.from_config(config.cache) as cache:
+        if config.training.evaluate_base and in_first_process():
+            predictor = cached_predictor(foundation, config, cache, None, config.model.name)
+            for split, rows in examples.items():
+                scored = score_split(
+                    task, rows, predictor, lambda: model.eval(),
+                    description=f"base model, {split}", seed=config.seed,
+                )
+                keep_scored(run_dir, split, "before", task, scored)
+
+        adapted = attach_lora(model, config.lora, config.seed)
+        resumed = config.training.resume is not None
+        outcome = fit(
+            adapted,
+            data.module,
+            config=config,
+            hardware=foundation.hardware,
+            run=run_dir,
+            validate=validator(foundation, config, adapted, examples.get("validation", [])),
+            record=session.record,
+            base_name=config.model.hub_id or config.model.name,
+            identity=run_identity(foundation, config, task.split("train").content_key),
+            start=read_checkpoint(find_checkpoint(run_dir, "last")) if resumed else None,
+        )
+        session.note_outcome(outcome)
+        if not in_first_process():
+            return
+        best = find_checkpoint(run_dir, "best")
+        set_adapter_weights(adapted, read_checkpoint(best).adapter, str(best))
+        predictor = cached_predictor(foundation, config, cache, best, f"{task.name}/{run_dir.name}")
+        with merged_for_inference(adapted):
+            for split, rows in examples.items():
+                scored = score_split(
+                    task, rows, predictor, lambda: model,
+                    description=f"adapter, {split}", seed=config.seed,
+                )
+                keep_scored(run_dir, split, "after", task, scored)
+    report_outcome(session, outcome)

@@ -1,0 +1,168 @@
+"""Train an adapter over a plan: build the trainer, go on from a checkpoint, save what comes out."""
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
+from peft import PeftModel
+
+from exp.config.schema import Accelerator, TrainConfig
+from exp.data.datamodule import StepDataModule
+from exp.errors import CheckpointError
+from exp.hardware.resolver import ResolvedHardware
+from exp.model.forward import prepare_for_layout
+from exp.model.lora import set_adapter_weights
+from exp.rundir import RunDir
+from exp.training.checkpoint import Checkpoint
+from exp.training.interruption import EXIT_CODES, Interrupted, Interruption
+from exp.training.module import LoraModule, Record
+from exp.training.optimizer_state import tensors_to_optimizer
+from exp.training.validation import Progress, Validate, Validation, save_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FitOutcome:
+    """How training ended.
+
+    Attributes:
+        steps: Optimizer steps done, over all sittings.
+        seconds: Wall-clock time of this sitting's training, validations included.
+        best_step: Step of the best validation score.
+        best_score: The monitored score there.
+        stopped_by: "minutes" or "patience", None if all steps were done.
+    """
+
+    steps: int
+    seconds: float
+    best_step: int | None
+    best_score: float | None
+    stopped_by: str | None
+
+
+def fit(
+    model: PeftModel,
+    data: StepDataModule,
+    *,
+    config: TrainConfig,
+    hardware: ResolvedHardware,
+    run: RunDir,
+    validate: Validate,
+    record: Record,
+    base_name: str,
+    identity: Mapping[str, Any],
+    start: Checkpoint | None = None,
+) -> FitOutcome:
+    """Train until the plan, the clock or the patience ends.
+
+    Args:
+        model: Base with a trainable adapter.
+        data: Serves the steps of its plan.
+        config: The whole configuration.
+        hardware: What the machine was found to do.
+        run: Where checkpoints go.
+        validate: Scores the model as it is.
+        record: Gets every logged point.
+        base_name: Name of the base model, for adapter_config.json.
+        identity: Digests of config, data, template and base; a checkpoint of another identity is
+            not gone on from.
+        start: A verified checkpoint to go on from.
+
+    Raises:
+        Interrupted: A signal ended training; a checkpoint of the last whole step is there.
+        CheckpointError: `start` belongs to another run.
+    """
+    progress = Progress()
+    if start is not None:
+        _check_identity(start, identity)
+        progress = Progress(**start.state["progress"])
+        set_adapter_weights(model, start.adapter, str(start.path))
+        data.first_step = start.step
+    prepare_for_layout(model.get_base_model(), data.layout)  # type: ignore[arg-type]
+    if config.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    module = LoraModule(
+        model, config, data.plan.num_steps, hardware.fused_optimizer, record, data.first_step
+    )
+    validation = Validation(
+        run, config, data.plan, validate, record, base_name, identity, progress
+    )
+    interruption = Interruption()
+    callbacks: list[Callback] = [validation, interruption]
+    if start is not None:
+        callbacks.append(_RestoreOptimizer(start))
+    trainer = _trainer(config, hardware, callbacks, run)
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        # Batches are token ids: preparing them in the training process is no bottleneck.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(module, datamodule=data)
+    seconds = time.perf_counter() - started
+    if interruption.received is not None:
+        if trainer.is_global_zero:
+            save_checkpoint(run, module, base_name, identity, validation.progress)
+        raise Interrupted(EXIT_CODES[interruption.received])
+    return FitOutcome(
+        steps=module.step,
+        seconds=seconds,
+        best_step=validation.progress.best_step,
+        best_score=validation.progress.best_score,
+        stopped_by=validation.stopped_by,
+    )
+
+
+def _trainer(
+    config: TrainConfig, hardware: ResolvedHardware, callbacks: list[Callback], run: RunDir
+) -> lightning.Trainer:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    distributed = hardware.devices > 1
+    options: dict[str, Any] = {
+        "accelerator": "cpu" if hardware.accelerator is Accelerator.cpu else "cuda",
+        "devices": hardware.devices,
+        "strategy": DDPStrategy() if distributed else "auto",
+        # The base has its precision already and adapters are fp32; only fp16 needs a scaler.
+        "precision": "16-mixed" if hardware.gradient_scaler else "32-true",
+        "max_epochs": 1,  # one pass over the plan, which knows about epochs
+        "use_distributed_sampler": False,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": run.path,
+        **config.training.trainer_kwargs,
+    }
+    return lightning.Trainer(callbacks=callbacks, **options)
+
+
+class _RestoreOptimizer(Callback):
+    """Puts the optimizer back into the state of a checkpoint, once it is built."""
+
+    def __init__(self, start: Checkpoint) -> None:
+        self._start = start
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        state = tensors_to_optimizer(
+            self._start.optimizer_tensors, self._start.state["optimizer"]
+        )
+        (optimizer,) = trainer.optimizers
+        optimizer.load_state_dict(state)
+
+
+def _check_identity(start: Checkpoint, identity: Mapping[str, Any]) -> None:
+    stored = start.state["identity"]
+    different = [name for name, value in identity.items() if stored.get(name) != value]
+    if different:
+        raise CheckpointError(
+            f"The checkpoint was made with another {', '.join(different)}; going on would not be "
+            "the same run.",
+            where=str(start.path),
+            fix="give the settings and data that the run was started with, or start a new run",
+        )

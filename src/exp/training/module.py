@@ -1,0 +1,176 @@
+"""The LightningModule: one step, its optimizer, what is logged of it. Nothing else.
+
+Lightning's batch is a whole optimizer step here. Its micro-batches run inside the optimizer's
+closure, and each one's summed loss is divided by the labels of the whole step, so neither the cut
+into micro-batches nor the number of devices changes the gradient. Lightning's own accumulation
+divides by the number of micro-batches instead, which weights short ones too much.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+
+import lightning
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from exp.config.schema import TrainConfig
+from exp.data.batch import Batch
+from exp.data.datamodule import StepBatches
+from exp.model.base import head_of
+from exp.model.forward import label_states
+from exp.training.loss import label_loss
+from exp.training.optimizer import build_optimizer
+from exp.training.scheduler import learning_rate_factor
+
+Record = Callable[[int, int, Mapping[str, float]], None]
+"""Gets (steps done, epoch, named values)."""
+
+
+class LoraModule(lightning.LightningModule):
+    """Trains the adapter of a PEFT model on the steps of a plan.
+
+    Attributes:
+        step: Optimizer steps that are done, over all sittings of the run.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        config: TrainConfig,
+        num_steps: int,
+        fused_optimizer: bool,
+        record: Record,
+        first_step: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.step = first_step
+        self._config, self._num_steps, self._record = config, num_steps, record
+        self._fused = fused_optimizer
+        self._since = _Since()
+        # The base is not part of a Lightning checkpoint; ours keep the adapter alone.
+        self.strict_loading = False
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        base: PreTrainedModel = self.model.get_base_model()  # type: ignore[assignment]
+        return base
+
+    def configure_optimizers(self) -> Optimizer:
+        """Lightning asks once; the learning rate is set before every step."""
+        return build_optimizer(self.parameters(), self._config.optimizer, self._fused)
+
+    def on_fit_start(self) -> None:
+        """Put every module in train mode: transformers hands models out in eval mode, and
+        Lightning keeps what it is given, so dropout and checkpointing would silently be off."""
+        self.train()
+        if self.trainer.world_size > 1:
+            # Gradients are summed once a step, below; DDP's own averaging would come per backward.
+            self.trainer.model.require_backward_grad_sync = False  # type: ignore[union-attr,assignment]
+
+    def training_step(self, batch: StepBatches, batch_idx: int) -> None:
+        """Take one optimizer step over all micro-batches of the batch."""
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        factor = learning_rate_factor(self.step, self._num_steps, self._config.scheduler)
+        for group in optimizer.param_groups:
+            group["lr"] = self._config.optimizer.lr * factor
+        loss = torch.zeros((), device=self.device)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            for index, micro_batch in enumerate(batch.batches):
+                loss.add_(self._backward(micro_batch, batch, index))
+            self._sum_over_ranks(loss)
+            return loss
+
+        optimizer.step(closure=closure)
+        self.step += 1
+        self._log(batch, loss, self._config.optimizer.lr * factor)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip; Lightning calls this with unscaled gradients, and clips itself only in automatic
+        optimization."""
+        limit = self._config.training.gradient_clip_norm
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._since.gradient_norm = torch.nn.utils.clip_grad_norm_(
+            parameters, float("inf") if limit is None else limit
+        )
+
+    def _backward(self, micro_batch: Batch, batch: StepBatches, index: int) -> Tensor:
+        self._seed_dropout(batch.step.number, index)
+        head = head_of(self.causal_lm)
+        states = label_states(self.causal_lm, micro_batch)
+        summed = label_loss(
+            states, micro_batch.labels, head.projection, softcap=head.softcap, scale=head.scale
+        )
+        loss = summed / batch.step.num_labels
+        self.manual_backward(loss)
+        return loss.detach()
+
+    def _seed_dropout(self, step: int, micro_batch: int) -> None:
+        """Make dropout a function of (seed, step, micro-batch, rank), so that resuming repeats it."""
+        if self._config.lora.dropout > 0:
+            place = f"{self._config.seed}/{step}/{micro_batch}/{self.global_rank}"
+            digest = hashlib.sha256(place.encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+    def _sum_over_ranks(self, loss: Tensor) -> None:
+        """Add up loss and gradients of all ranks; a rank without examples adds nothing."""
+        if self.trainer.world_size == 1:
+            return
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        gradients = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for parameter in parameters
+        ]
+        flat = torch.cat([loss.view(1), *(gradient.flatten() for gradient in gradients)])
+        torch.distributed.all_reduce(flat)
+        loss.copy_(flat[0])
+        sizes = [parameter.numel() for parameter in parameters]
+        for parameter, part in zip(parameters, flat[1:].split(sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def _log(self, batch: StepBatches, loss: Tensor, learning_rate: float) -> None:
+        """Record every few steps; reading a value off the device waits for it."""
+        since = self._since
+        since.add(batch)
+        last = self.step == self._num_steps
+        if self.step % self._config.training.log_every_steps and not last:
+            return
+        values = {
+            "train/loss": float(loss),
+            "train/lr": learning_rate,
+            "train/gradient_norm": float(since.gradient_norm),
+            **since.rates(),
+        }
+        self._since = _Since()
+        self._record(self.step, batch.step.epoch, values)
+
+
+class _Since:
+    """What was computed since the last logged point."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.examples = self.tokens = self.labels = 0
+        self.gradient_norm = torch.zeros(())
+
+    def add(self, batch: StepBatches) -> None:
+        self.examples += batch.step.num_examples
+        self.labels += batch.step.num_labels
+        self.tokens += sum(part.input_ids.numel() for part in batch.batches)
+
+    def rates(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self.started
+        return {
+            "train/examples_per_second": self.examples / seconds,
+            "train/tokens_per_second": self.tokens / seconds,
+        }
+
+
