@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,10 +15,16 @@ from exp.errors import ConfigError, UserError
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A first word on the command line. `configured`: the rest is key=value, for Hydra."""
+    """A first word on the command line.
+
+    Attributes:
+        configured: The rest is key=value, for Hydra.
+        second_word: The setting that a second word without = is the value of.
+    """
 
     purpose: str
     configured: bool = False
+    second_word: str | None = None
 
 
 VERBS = {
@@ -26,7 +33,9 @@ VERBS = {
     "predict": Verb("Write completions for a file of inputs.", configured=True),
     "plan": Verb("Say what a run would need in memory and time, without running it."),
     "audit": Verb("Look through a data set for what would hurt training."),
-    "bench": Verb("Measure training and generation on this machine."),
+    "bench": Verb(
+        "Measure training or generation on this machine.", configured=True, second_word="what"
+    ),
     "cache": Verb("Look at, verify or clear the prediction cache."),
     "explain": Verb("Say what a setting means, its default, and the files that set it."),
     "doctor": Verb("Check what this machine can do, and what is missing."),
@@ -93,6 +102,8 @@ def _dispatch(words: list[str]) -> int:
             where="command line",
             fix=f"exp {near}" if near else f"one of: {', '.join(verbs())} (see exp --help)",
         )
+    if VERBS[name].second_word and rest and re.fullmatch(r"\w+", rest[0]):
+        rest = [f"{VERBS[name].second_word}={rest[0]}", *rest[1:]]
     if VERBS[name].configured:
         return _configured(name, rest)
     return int(importlib.import_module(f"exp.commands.{name}").main(rest))

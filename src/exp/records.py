@@ -60,7 +60,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A value that was computed from others, and why it came out so; printed and kept in the run."""
+    """A value computed from others, and why it came out so; printed and kept in the run."""
 
     name: str
     value: Json

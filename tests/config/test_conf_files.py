@@ -11,7 +11,7 @@ from exp.config.preflight import preflight
 from exp.config.schema import PRIMARIES, TrainConfig
 
 FILES = sorted(main_folder().rglob("*.yaml"))
-NEEDED = {"predict": ("input=a.jsonl", "output=b.jsonl")}
+NEEDED = {"predict": ("input=a.jsonl", "output=b.jsonl"), "bench": ("what=training",)}
 
 
 @cache

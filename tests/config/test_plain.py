@@ -4,11 +4,11 @@ import sys
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exp.config.groups import open_library
-from exp.config.plain import build, config_hash, read_config, to_plain, write_config
+from exp.config.plain import build, config_hash, read_config, write_config
 from exp.config.preflight import preflight
 from exp.config.schema import PredictConfig, Schedule, TrainConfig
 from exp.errors import CheckpointError, ConfigError
@@ -35,13 +35,15 @@ def test_the_file_holds_plain_values_with_enums_by_name(tmp_path):
 
 
 @settings(max_examples=40, deadline=None)
+@example("next\x85line", 0.0)
+@example("\u2028 \ufeff\r\n", 0.0)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(0, 1e9, allow_nan=False))
 def test_any_text_and_number_survives_the_file(tmp_path_factory, text, number):
     config = TrainConfig()
     config.task.instruction = text
     config.optimizer.lr = number
     path = tmp_path_factory.mktemp("plain") / "config.yaml"
-    path.write_text(yaml.safe_dump(to_plain(config), allow_unicode=True))
+    write_config(path, config)
     assert read_config(path) == config
 
 

@@ -103,7 +103,6 @@ def test_mistakes_of_every_kind_are_shown_at_once():
         (["lora.target_modules=[all-linear,q_proj]"], "mixes all-linear"),
         (["training.micro_batch_size=32"], "more than a whole step"),
         (["hardware.devices=32"], "without an example"),
-        (["training.loss=text"], "computes the prompts' common tokens only once"),
         (["model.trust_remote_code=true"], "has to be pinned"),
         (["model.trust_remote_code=true", "model.revision=main"], "model.revision is main"),
         (["model=tiny", "model.architecture={}", "model.weights=pretrained"], "where its weights"),

@@ -28,12 +28,12 @@ LINE: dict[str, Any] = {"properties": {"producto": {}, "cantidad": {}}}
 def test_keys_follow_the_properties_of_the_schema(schema: dict[str, Any]) -> None:
     output = {"extra": 1, "moneda": "ARS", "lineas": [{"cantidad": 2, "otro": 0, "producto": "A"}]}
     assert encode_output(output, OutputFormat.json, schema) == (
-        '{"lineas": [{"producto": "A", "cantidad": 2, "otro": 0}], "moneda": "ARS", "extra": 1}'
+        '{"lineas":[{"producto":"A","cantidad":2,"otro":0}],"moneda":"ARS","extra":1}'
     )
 
 
 def test_keys_without_a_schema_stay_as_given() -> None:
-    assert encode_output({"b": 1, "a": 2}, OutputFormat.json) == '{"b": 1, "a": 2}'
+    assert encode_output({"b": 1, "a": 2}, OutputFormat.json) == '{"b":1,"a":2}'
 
 
 def test_values_of_unnamed_keys_follow_additional_properties() -> None:

@@ -49,10 +49,10 @@ def test_chatter_around_the_json_changes_nothing(output: Any, before: str, after
     assert parse_output(before + text + after) == parse_output(text)
 
 
-def test_json_is_spaced_lightly_with_characters_as_they_are() -> None:
+def test_json_is_compact_with_characters_as_they_are() -> None:
     output = {"artículo": "café", "cantidad": 50.0, "precio": 1.5, "líneas": [1, True, None]}
     assert encode_output(output, OutputFormat.json) == (
-        '{"artículo": "café", "cantidad": 50, "precio": 1.5, "líneas": [1, true, null]}'
+        '{"artículo":"café","cantidad":50,"precio":1.5,"líneas":[1,true,null]}'
     )
 
 

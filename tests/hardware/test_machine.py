@@ -1,4 +1,7 @@
 import os
+import platform
+import subprocess
+import sys
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -129,6 +132,7 @@ def test_a_t4_is_read_without_the_bf16_that_torch_emulates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     properties = SimpleNamespace(name="Tesla T4", major=7, minor=5, total_memory=15 * 1024**3)
+    monkeypatch.setattr(machine, "has_cuda_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "device", lambda index: nullcontext())
@@ -145,6 +149,37 @@ def test_this_machine_has_a_core_and_memory() -> None:
     assert bool(capability.cuda_devices) is torch.cuda.is_available()
 
 
+@pytest.mark.parametrize(
+    ("system", "files", "expected"),
+    [
+        ("Linux", {}, False),
+        ("Linux", {"dev/null": ""}, False),
+        ("Linux", {"dev/nvidiactl": ""}, True),
+        ("Linux", {"dev/dxg": ""}, True),
+        ("Windows", {}, True),
+    ],
+)
+def test_a_linux_without_a_driver_has_no_cuda_device(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+    files: dict[str, str],
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    assert machine.has_cuda_driver(write_files(tmp_path, files)) is expected
+
+
+@pytest.mark.skipif(machine.has_cuda_driver(), reason="torch is asked where there is a driver")
+def test_a_machine_without_a_driver_is_read_without_importing_torch() -> None:
+    code = (
+        "import sys; from exp.hardware.machine import read_capability, read_versions\n"
+        "read_capability(); print(read_versions().torch, 'torch' in sys.modules)"
+    )
+    shown = subprocess.check_output([sys.executable, "-W", "error", "-c", code], text=True)
+    assert shown.split() == [torch.__version__, "False"]
+
+
 def test_the_versions_are_those_that_are_imported() -> None:
     import transformers
 
@@ -152,6 +187,7 @@ def test_the_versions_are_those_that_are_imported() -> None:
     assert versions.torch == torch.__version__
     assert versions.transformers == transformers.__version__
     assert versions.cuda == torch.version.cuda
+    assert versions.cuda_archs == tuple(torch.cuda.get_arch_list())
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """`exp evaluate`: score runs or a base model, from the prediction cache where it can."""
 
 import logging
+from contextlib import nullcontext
 from typing import Any
 
+from exp.commands.console_log import log_to_console
 from exp.commands.inference import Subject, open_subject
 from exp.commands.scoring import keep_scored, score_split
-from exp.commands.session import log_to_console
 from exp.commands.subset import subset
 from exp.config.resolve import Resolved
 from exp.config.schema import EvaluateConfig
@@ -25,7 +26,7 @@ def run(resolved: Resolved) -> int:
     sheets: dict[str, dict[str, Any]] = {}
     kept: list[RunDir] = []
     for config in resolved.configs:
-        with PredictionCache.from_config(config.cache) as cache:
+        with PredictionCache.from_config(config.cache) or nullcontext() as cache:
             subject = open_subject(config, cache, (config.split,))
             sheets[subject.label] = _score(subject, config)
         if subject.run is not None and config.limit is None:
@@ -58,9 +59,7 @@ def _score(subject: Subject, config: EvaluateConfig) -> dict[str, Any]:
 
 def _print_comparison(sheets: dict[str, dict[str, Any]], split: str) -> None:
     names = [name for name in COMPARED if any(sheet.get(name) for sheet in sheets.values())]
-    rows = [
-        [label, *(_cell(sheet.get(name)) for name in names)] for label, sheet in sheets.items()
-    ]
+    rows = [[label, *(_cell(sheet.get(name)) for name in names)] for label, sheet in sheets.items()]
     print_table(["run", *names], rows, title=f"Scores on {split}", right=range(1, len(names) + 1))
 
 
@@ -69,5 +68,3 @@ def _cell(score: dict[str, Any] | None) -> str:
         return "-"
     interval = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
     return f"{score['value']:.3f}{interval}"
-
-

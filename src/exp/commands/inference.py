@@ -65,9 +65,7 @@ def open_subject(
         settings=settings,
     )
     predictor = Predictor(foundation.renderer, settings, context, cache, label)
-    return Subject(
-        label, run, foundation, predictor, lambda: _load(foundation, config, checkpoint)
-    )
+    return Subject(label, run, foundation, predictor, lambda: _load(foundation, config, checkpoint))
 
 
 def _load(

@@ -27,7 +27,8 @@ def report_outcome(session: Session, outcome: FitOutcome) -> None:
     print_next_steps(
         [
             f"trained {outcome.steps} steps in {outcome.seconds:.0f} s; "
-            f"best step {outcome.best_step}" + (f", {outcome.stopped_by} ended the training" if outcome.stopped_by else ""),
+            f"best step {outcome.best_step}"
+            + (f", {outcome.stopped_by} ended the training" if outcome.stopped_by else ""),
             f"run:      {shown}",
             f"report:   {shown}/{run.report.name}",
             f"adapter:  {shown}/checkpoints/step_{outcome.best_step:06d}  (plain PEFT)",

@@ -1,17 +1,19 @@
 """`exp predict`: completions for a file of inputs, written as they were asked for."""
 
 import sys
+from contextlib import nullcontext
 
+from rich.console import Console
+
+from exp.commands.console_log import log_to_console
 from exp.commands.inference import open_subject
 from exp.commands.prediction_file import check_output, write_predictions
-from exp.commands.session import log_to_console
 from exp.config.resolve import Resolved
 from exp.config.schema import PredictConfig
 from exp.data.sources.load import load_rows
 from exp.generation.cache.store import PredictionCache
 from exp.report.console import print_table
 from exp.report.progress import progress
-from rich.console import Console
 
 
 def run(resolved: Resolved) -> int:
@@ -25,7 +27,7 @@ def run(resolved: Resolved) -> int:
         require_output=False,
         output_format=config.task.output_format,
     )
-    with PredictionCache.from_config(config.cache) as cache:
+    with PredictionCache.from_config(config.cache) or nullcontext() as cache:
         subject = open_subject(config, cache, ())
         examples = rows if config.limit is None else rows[: config.limit]
         with progress("predicting", len(examples)) as advance:

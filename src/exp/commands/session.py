@@ -159,12 +159,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{commit}+changes" if changes.strip() else commit
-
-
-def log_to_console() -> None:
-    """Let log lines reach the console as plain text, without secrets."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(RedactingFilter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("exp").setLevel(logging.INFO)

@@ -1,8 +1,9 @@
 """`exp train`: data -> base scores -> adapter -> best checkpoint -> scores -> report."""
 
 import logging
-from dataclasses import replace
+from contextlib import nullcontext
 
+from exp.commands.console_log import log_to_console
 from exp.commands.fitting import (
     cached_predictor,
     close_generation,
@@ -15,7 +16,7 @@ from exp.commands.foundation import Foundation, lay_foundation, open_base
 from exp.commands.outcome import report_outcome
 from exp.commands.rank import in_first_process, join_run_dir
 from exp.commands.scoring import keep_scored, score_split
-from exp.commands.session import Session, SilentSession, log_to_console
+from exp.commands.session import Session, SilentSession
 from exp.commands.subset import subset
 from exp.config.resolve import Resolved
 from exp.config.schema import TrainConfig
@@ -62,19 +63,23 @@ def _train(
     data = prepare_data(foundation, config, model, tokens)
     session.note_derived(data.derived)
     print_derived(session.derived)
-    limits = {"validation": config.training.validation_limit, "test": None}
+    limits = {"validation": config.training.validation_limit, "test": config.training.test_limit}
     examples = {
         split: subset(task.split(split), limits[split], config.seed)
         for split in SPLITS
         if task.has_split(split) and len(task.split(split))
     }
-    with PredictionCache.from_config(config.cache) as cache:
+    with PredictionCache.from_config(config.cache) or nullcontext() as cache:
         if config.training.evaluate_base and in_first_process():
             predictor = cached_predictor(foundation, config, cache, None, config.model.name)
             for split, rows in examples.items():
                 scored = score_split(
-                    task, rows, predictor, lambda: model.eval(),
-                    description=f"base model, {split}", seed=config.seed,
+                    task,
+                    rows,
+                    predictor,
+                    lambda: model.eval(),
+                    description=f"base model, {split}",
+                    seed=config.seed,
                 )
                 keep_scored(run_dir, split, "before", task, scored)
 
@@ -101,8 +106,12 @@ def _train(
         with merged_for_inference(adapted):
             for split, rows in examples.items():
                 scored = score_split(
-                    task, rows, predictor, lambda: model,
-                    description=f"adapter, {split}", seed=config.seed,
+                    task,
+                    rows,
+                    predictor,
+                    lambda: model,
+                    description=f"adapter, {split}",
+                    seed=config.seed,
                 )
                 keep_scored(run_dir, split, "after", task, scored)
     report_outcome(session, outcome)

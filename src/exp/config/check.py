@@ -7,7 +7,7 @@ from typing import Any
 from exp.config.fields import closest
 from exp.config.overrides import Given
 from exp.config.ranges import ranges
-from exp.config.schema import Layout, LossOn, Schedule, Strategy, Weights
+from exp.config.schema import Schedule, Strategy, Weights
 from exp.config.section import Section
 from exp.config.signatures import lora_config_fields, trainer_arguments
 from exp.errors import ConfigError

@@ -6,7 +6,7 @@ from typing import Any
 from exp.config.fields import all_fields
 from exp.config.overrides import Given
 from exp.config.ranges import value_at
-from exp.config.schema import Accelerator, OutputFormat, Schedule, Strategy, TrackerKind
+from exp.config.schema import Accelerator, Bench, OutputFormat, Schedule, Strategy, TrackerKind
 from exp.config.section import Section
 
 Idle = Callable[[Any], str | None]
@@ -28,6 +28,19 @@ def _if(holds: Callable[[Any], bool], reason: str) -> Idle:
 _NO_TRACKER = _if(lambda c: c.tracker.kind is TrackerKind.none, "tracker.kind is none")
 _NOT_WANDB = _if(lambda c: c.tracker.kind is not TrackerKind.wandb, "only wandb has it")
 _NO_CACHE = _if(lambda c: not c.cache.enabled, "cache.enabled is false")
+_NOT_IN_TRAINING = _if(lambda c: _measures(c, Bench.training), "exp bench training has none")
+_NOT_IN_GENERATION = _if(
+    lambda c: _measures(c, Bench.generation), "exp bench generation has none"
+)
+
+
+def _measures(config: Any, what: Bench) -> bool:
+    return getattr(config, "what", None) is what
+
+
+def _either(first: Idle, second: Idle) -> Idle:
+    return lambda config: first(config) or second(config)
+
 
 IDLE: dict[str, Idle] = {
     **{
@@ -65,8 +78,20 @@ IDLE: dict[str, Idle] = {
     "tracker.num_examples": _NO_TRACKER,
     "cache.force_recompute": _NO_CACHE,
     "cache.max_age_days": _NO_CACHE,
-    "split": _if(lambda c: hasattr(c, "input"), "the rows come from input="),
-    "checkpoint": _if(lambda c: c.run is None, "without run= the base model is used"),
+    "split": _either(
+        _if(lambda c: hasattr(c, "input"), "the rows come from input="), _NOT_IN_TRAINING
+    ),
+    "checkpoint": _either(
+        _if(lambda c: c.run is None, "without run= the base model is used"), _NOT_IN_TRAINING
+    ),
+    "limit": _NOT_IN_TRAINING,
+    **{
+        f"bench.{name}": _NOT_IN_GENERATION
+        for name in (
+            *("steps", "warmup_steps", "batch_size", "micro_batch_size"),
+            *("prompt_tokens", "input_tokens", "completion_tokens"),
+        )
+    },
 }
 
 

@@ -20,6 +20,22 @@ from exp.publish import write_atomically
 
 S = TypeVar("S", bound=Section)
 
+NEXT_LINE = "\x85"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text so that it is read back as it was."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes this character as it is, and reads it back as a space; only double quotes make
+    # it an escape.
+    style = '"' if NEXT_LINE in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
 
 def to_plain(value: Any) -> Any:
     """Mappings, lists, numbers and strings alone; an enum member becomes its name."""
@@ -36,7 +52,9 @@ def to_plain(value: Any) -> Any:
 
 def write_config(path: Path, config: Section) -> None:
     """Write a configuration as plain YAML: no interpolation, no tag, no type of ours."""
-    text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.dump(
+        to_plain(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
     write_atomically(path, text)
 
 

@@ -86,6 +86,11 @@ class TrackerKind(Enum):
     csv = "csv"
 
 
+class Bench(Enum):
+    training = "training"
+    generation = "generation"
+
+
 @dataclass
 class ModelConfig(Section):
     name: str = MISSING
@@ -228,6 +233,8 @@ class TrainingConfig(Section):
     """Epochs between validations (generation and scoring); may be a fraction."""
     validation_limit: int | None = 100
     """Validation examples used while training. null: all."""
+    test_limit: int | None = None
+    """Test rows scored at the end. null: all."""
     patience: int | None = None
     """Validations without a better score after which training stops. null: never."""
     log_every_steps: int = 5
@@ -347,6 +354,31 @@ class TrackerConfig(Section):
 
 
 @dataclass
+class MeasurementConfig(Section):
+    repetitions: int = 3
+    """Times that each variant is measured, in turns with the others; tables give the median and
+    the range over them."""
+    steps: int = 2
+    """training only: optimizer steps under the clock, per repetition."""
+    warmup_steps: int = 1
+    """training only: steps before the clock starts; the first shows that all variants compute the
+    same loss."""
+    batch_size: int = 32
+    """training only: examples per optimizer step, the same ones for every variant."""
+    micro_batch_size: int = 8
+    """training only: examples per forward, for every variant."""
+    prompt_tokens: int | None = None
+    """training only: tokens of the instruction that all examples share. Given this or one of the
+    next two, random token ids take the place of the task's rows. null: 200 then."""
+    input_tokens: int | None = None
+    """training only: tokens of an example's own input, on average; single ones have half to one and
+    a half times as many. null: 60 with random token ids."""
+    completion_tokens: int | None = None
+    """training only: tokens of a completion, on average, with the same spread. null: 40 with random
+    token ids."""
+
+
+@dataclass
 class TrainConfig(Section):
     model: ModelConfig = field(default_factory=ModelConfig)
     """The base model."""
@@ -416,9 +448,25 @@ class PredictConfig(EvaluateConfig):
     """Where predictions go: .jsonl, .csv or .parquet; `-` writes JSON Lines to standard output."""
 
 
+@dataclass
+class BenchConfig(EvaluateConfig):
+    what: Bench = MISSING
+    """What is measured: training or generation. `exp bench training` is short for what=training."""
+    bench: MeasurementConfig = field(default_factory=MeasurementConfig)
+    """How it is measured, and on what."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """The adapter, where no run brings its own."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How gradients become updates."""
+    output_dir: str | None = None
+    """Folder in which the folder with table, plot and figures is made. null: outputs/bench, where
+    the command is run."""
+
+
 PRIMARIES: dict[str, type[Section]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "bench": BenchConfig,
 }
 """The verbs that take a configuration, each with a file of its name at the top of conf/."""

@@ -99,9 +99,7 @@ def collate(
         loss: Whether completions only, or all tokens but the first carry loss.
     """
     sequences = [[*row.prompt_ids, *row.completion_ids] for row in rendered]
-    first_labels = [
-        len(row.prompt_ids) if loss is LossOn.completion else 1 for row in rendered
-    ]
+    first_labels = [len(row.prompt_ids) if loss is LossOn.completion else 1 for row in rendered]
     if layout is Layout.padded:
         return _padded(sequences, first_labels, tuple(example_ids))
     prefix_length = 0
@@ -117,11 +115,12 @@ def collate(
 
 def shared_prefix_length(prompts: Sequence[Sequence[int]]) -> int:
     """Count the leading tokens that all prompts have in common."""
-    shortest, longest = min(prompts), max(prompts)  # lexicographic: all others lie between
-    for position, (left, right) in enumerate(zip(shortest, longest, strict=False)):
+    # Lexicographically all others lie between these two; a tuple is its own key, without a copy.
+    first, last = min(prompts, key=tuple), max(prompts, key=tuple)
+    for position, (left, right) in enumerate(zip(first, last, strict=False)):
         if left != right:
             return position
-    return min(len(shortest), len(longest))
+    return min(len(first), len(last))
 
 
 def stream_tokens(prefix_length: int, lengths: Sequence[int]) -> int:

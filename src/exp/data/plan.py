@@ -140,7 +140,8 @@ class BatchPlan:
             part = order[start : start + window]
             order[start : start + window] = part[np.argsort(self.lengths[part], kind="stable")]
         batches = [
-            order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)
+            order[start : start + self.batch_size]
+            for start in range(0, len(order), self.batch_size)
         ]
         return [batches[index] for index in random.permutation(len(batches))]
 

@@ -1,4 +1,4 @@
-"""Token ids of a whole split, computed once and kept on disk under a key of all that they depend on.
+"""Token ids of a whole split, computed once and kept under a key of all that they depend on.
 
 The ids lie in one flat memory-mapped array, so a split of a million rows costs no memory, worker
 processes share it, and lengths are known before the first step.

@@ -1,5 +1,6 @@
 """The facts of this machine: processors, memory, versions. Changes nothing."""
 
+import importlib.util
 import os
 import platform
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from exp.hardware.capability import Capability, CudaDevice, Versions
 GIB = 1024**3
 # x86 with AVX512 or AMX, and Arm; /proc/cpuinfo calls them so.
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+# What CUDA opens first: on a plain Linux, under Windows' Linux, on a Tegra board.
+DRIVER_FILES = ("dev/nvidiactl", "dev/dxg", "dev/nvhost-ctrl", "dev/nvmap")
 
 
 def read_capability() -> Capability:
@@ -25,17 +28,48 @@ def read_capability() -> Capability:
 
 
 def read_versions() -> Versions:
-    """Look up what is installed, without importing more of it than torch."""
-    import torch
-
+    """Look up what is installed; torch is imported only where there is a CUDA driver."""
+    torch_version, cuda = _read_torch_build()
     return Versions(
-        torch=torch.__version__,
+        torch=torch_version,
         transformers=_installed_version("transformers") or "",
-        cuda=torch.version.cuda,
-        cuda_archs=tuple(torch.cuda.get_arch_list()),
+        cuda=cuda,
+        cuda_archs=_read_cuda_archs(),
         bitsandbytes=_installed_version("bitsandbytes"),
         flash_attn=_installed_version("flash-attn"),
     )
+
+
+def has_cuda_driver(root: Path = Path("/")) -> bool:
+    """Whether CUDA can have a device here; where there is no Linux, only torch can tell."""
+    if platform.system() != "Linux":
+        return True
+    return any((root / name).exists() for name in DRIVER_FILES)
+
+
+def _read_torch_build() -> tuple[str, str | None]:
+    """Read torch's version and the CUDA version that it was built for, from its version.py alone.
+
+    The version in its package data lacks the build, like +cpu, for some wheels.
+    """
+    package = importlib.util.find_spec("torch")
+    assert package is not None, "torch is a dependency of exp"
+    assert package.origin is not None, "torch is not a namespace package"
+    file = Path(package.origin).with_name("version.py")
+    spec = importlib.util.spec_from_file_location("torch_version", file)
+    assert spec is not None, file
+    assert spec.loader is not None, file
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.__version__), module.cuda
+
+
+def _read_cuda_archs() -> tuple[str, ...]:
+    if not has_cuda_driver():
+        return ()
+    import torch
+
+    return tuple(torch.cuda.get_arch_list())
 
 
 def _installed_version(distribution: str) -> str | None:
@@ -46,7 +80,12 @@ def _installed_version(distribution: str) -> str | None:
 
 
 def read_cuda_devices() -> tuple[CudaDevice, ...]:
-    """List the CUDA devices that are visible to this process, in their order."""
+    """List the CUDA devices that are visible to this process, in their order.
+
+    Importing torch takes seconds, which commands that compute nothing need not spend.
+    """
+    if not has_cuda_driver():
+        return ()
     import torch
 
     if not torch.cuda.is_available():
