@@ -7,7 +7,7 @@ from exp.config.groups import open_library
 from exp.config.plain import read_config, write_config
 from exp.config.preflight import preflight
 from exp.config.resolve import resolve
-from exp.config.schema import EvaluateConfig, Strategy
+from exp.config.schema import EvaluateConfig, Strategy, TrainConfig
 from exp.errors import CheckpointError, ConfigError, UserError
 
 
@@ -140,3 +140,57 @@ def test_a_profile_whose_strategy_is_overridden_warns_about_the_rest_of_it():
     warnings = preflight("train", arguments, open_library()).trials[0].warnings
     assert "conf/generation/sample.yaml" in warnings[0]
     assert len(warnings) == 4
+
+
+def resumed(run, *arguments):
+    return preflight("train", [f"training.resume={run}", *arguments], open_library()).trials[0]
+
+
+def test_a_resumed_run_takes_its_settings_from_the_run(run):
+    config, before = resumed(run).config, read_config(run / "config.yaml")
+    for name in ("model", "task", "data", "generation", "lora", "optimizer", "scheduler", "seed"):
+        assert getattr(config, name) == getattr(before, name)
+    assert config.training.resume == str(run)
+    assert config.training.steps == before.training.steps
+
+
+def test_a_resumed_run_may_compute_elsewhere_and_for_longer(run):
+    arguments = ["hardware=cpu", "tracker=csv", "cache.enabled=false", "training.minutes=5"]
+    config = resumed(run, *arguments).config
+    assert config.hardware.name == "cpu"
+    assert config.tracker.kind.name == "csv"
+    assert not config.cache.enabled
+    assert config.training.minutes == 5
+
+
+@pytest.mark.parametrize(
+    "argument", ["lora.r=3", "lora=baseline", "seed=8", "model=tiny", "training.steps=9", "name=x"]
+)
+def test_a_resumed_run_keeps_what_it_computes(run, argument):
+    with pytest.raises(ConfigError, match=r"contradicts training\.resume=") as caught:
+        resumed(run, argument)
+    assert caught.value.where == f"command line, {argument}"
+
+
+def test_only_a_run_folder_can_be_resumed(tmp_path):
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        resumed(tmp_path / "nowhere")
+
+
+def test_run_folders_lie_below_the_task_unless_told_otherwise():
+    assert TrainConfig().output_dir is None
+    assert preflight("train", ["output_dir=x"], open_library()).trials[0].config.output_dir == "x"
+
+
+def test_loss_on_the_text_goes_with_every_layout():
+    for layout in ("shared_prefix", "packed", "padded"):
+        arguments = ["training.loss=text", f"training.layout={layout}"]
+        config = preflight("train", arguments, open_library()).trials[0].config
+        assert (config.training.loss.name, config.training.layout.name) == ("text", layout)
+
+
+def test_the_baseline_experiment_leaves_the_layout_alone():
+    arguments = ["experiment=canonicalization_baseline"]
+    config = preflight("train", arguments, open_library()).trials[0].config
+    assert config.training.loss.name == "text"
+    assert config.training.layout is TrainConfig().training.layout

@@ -61,7 +61,7 @@ def build_tiny(name: str, **changes: Any) -> PreTrainedModel:
     config = AutoConfig.for_model(**SIZES | ARCHITECTURES[name] | changes)
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation="sdpa"
+        config, dtype=torch.float32
     )
     with torch.no_grad():
         for parameter in model.parameters():

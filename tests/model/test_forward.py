@@ -329,7 +329,7 @@ def test_checkpointing_recomputes_every_layer(tiny: Tiny) -> None:
     base = tiny("llama")
     calls: list[int] = []
     for layer in base.model.layers:
-        layer.mlp.register_forward_hook(lambda *_: calls.append(1))
+        layer.self_attn.register_forward_hook(lambda *_: calls.append(1))
     computed(base, EXAMPLES, Layout.packed, LossOn.completion, checkpointing=True)
     assert len(calls) == 2 * len(base.model.layers)
 

@@ -29,9 +29,7 @@ _NO_TRACKER = _if(lambda c: c.tracker.kind is TrackerKind.none, "tracker.kind is
 _NOT_WANDB = _if(lambda c: c.tracker.kind is not TrackerKind.wandb, "only wandb has it")
 _NO_CACHE = _if(lambda c: not c.cache.enabled, "cache.enabled is false")
 _NOT_IN_TRAINING = _if(lambda c: _measures(c, Bench.training), "exp bench training has none")
-_NOT_IN_GENERATION = _if(
-    lambda c: _measures(c, Bench.generation), "exp bench generation has none"
-)
+_NOT_IN_GENERATION = _if(lambda c: _measures(c, Bench.generation), "exp bench generation has none")
 
 
 def _measures(config: Any, what: Bench) -> bool:

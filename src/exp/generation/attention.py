@@ -1,7 +1,8 @@
 """Attention of new tokens over the shared prefix and their row's slot, for transformers.
 
 Registered with AttentionInterface under the name DECODE. The prefix' keys are stored once, for all
-rows, so the scores against it are one product per key head over all rows together.
+rows, so the scores against it are one product per key head over the whole stream, without padding.
+The two parts are joined by the logarithms of their softmax denominators, which is exact.
 """
 
 from typing import Any
@@ -45,42 +46,77 @@ def decode_attention(
         (1, tokens, heads, head_dim), and None for the weights.
     """
     layer: int = module.layer_idx  # type: ignore[assignment]
-    at = arrangement
-    stored_keys, stored_values = store.keys[layer], store.values[layer]
-    stored_keys[at.token_slots, :, at.token_positions] = key[0].transpose(0, 1)
-    stored_values[at.token_slots, :, at.token_positions] = value[0].transpose(0, 1)
-    keys = stored_keys[:, :, : at.seen].index_select(0, at.slots)  # (rows, key_heads, seen, dim)
-    values = stored_values[:, :, : at.seen].index_select(0, at.slots)
-
-    rows, widest = at.rectangle.shape
+    at, states = arrangement, store.states[layer]
     key_heads, head_dim = key.shape[1], key.shape[3]
-    group = query.shape[1] // key_heads
-    picked = (query[0] * scaling).index_select(1, at.rectangle.view(-1))
-    # (key_heads, rows, group * widest, dim): query heads that share a key head lie together.
-    folded = picked.view(key_heads, group, rows, widest, head_dim).transpose(1, 2).flatten(2, 3)
-    own = torch.matmul(folded.transpose(0, 1), keys.transpose(2, 3))
-    own = own.unflatten(2, (group, widest)).float()  # (rows, key_heads, group, widest, seen)
-    if softcap is not None:
-        own = softcap * torch.tanh(own / softcap)
-    own = own.masked_fill_(at.hidden[:, None, None], float("-inf"))
-    if not at.prefix_length:
-        weights = torch.softmax(own, dim=-1).to(value.dtype).flatten(2, 3)
-        out = torch.matmul(weights, values)
-    else:
-        prefix_keys, prefix_values = store.prefix_keys[layer], store.prefix_values[layer]
-        shared = torch.bmm(folded.flatten(1, 2), prefix_keys.transpose(1, 2)).float()
-        if softcap is not None:
-            shared = softcap * torch.tanh(shared / softcap)
-        shared = shared.view(key_heads, rows, group, widest, -1).transpose(0, 1)
-        weights = torch.softmax(torch.cat([shared, own], dim=-1), dim=-1).to(value.dtype)
-        on_prefix, on_own = weights.split([at.prefix_length, at.seen], dim=-1)
-        out = torch.matmul(on_own.flatten(2, 3), values)
-        from_prefix = torch.bmm(
-            on_prefix.transpose(0, 1).reshape(key_heads, -1, at.prefix_length), prefix_values
+    states[0].view(-1, head_dim).index_copy_(0, at.cells, key.reshape(-1, head_dim))
+    states[1].view(-1, head_dim).index_copy_(0, at.cells, value.reshape(-1, head_dim))
+
+    scaled = query[0] * scaling  # (heads, tokens, head_dim)
+    out, log_sum = _own(scaled, states[:, at.first : at.first + at.num_rows], at, softcap)
+    if store.prefix is not None:
+        prefix_keys, prefix_values = store.prefix[layer]
+        folded = scaled.reshape(key_heads, -1, head_dim)
+        from_prefix, prefix_log_sum = _attend(
+            torch.bmm(folded, prefix_keys.transpose(1, 2)).float(), prefix_values, softcap
         )
-        out = out + from_prefix.view(key_heads, rows, group * widest, head_dim).transpose(0, 1)
-    out = out.view(rows, key_heads * group, widest, head_dim).transpose(1, 2).flatten(0, 1)
-    return out.index_select(0, at.real).unsqueeze(0), None
+        share = torch.sigmoid(log_sum - prefix_log_sum.view(log_sum.shape))
+        out = from_prefix.view(out.shape).lerp(out, share)
+    return out.to(query.dtype).transpose(0, 1).unsqueeze(0), None
+
+
+def _own(
+    query: Tensor, states: Tensor, at: Arrangement, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """Attend to the rows' own tokens.
+
+    Args:
+        query: (heads, tokens, head_dim), scaled.
+        states: (2, rows, key_heads, slot_tokens, head_dim).
+        at: The stream's arrangement.
+        softcap: See `decode_attention`.
+
+    Returns:
+        (heads, tokens, head_dim) in fp32 and the log of the denominators, (heads, tokens, 1).
+    """
+    rows, widest, key_heads = at.num_rows, at.widest, states.shape[2]
+    keys, values = states.flatten(1, 2)[:, :, : at.seen]  # (rows * key_heads, seen, head_dim)
+    if keys.device.type == "cpu":
+        # oneDNN's transposed bf16 product is ten times slower on keys with a gap between rows.
+        keys = keys.contiguous()
+    if at.rectangle is not None:
+        query = query.index_select(1, at.rectangle)
+    # (rows * key_heads, group * widest, dim): query heads that share a key head lie together.
+    folded = query.unflatten(1, (rows, widest)).unflatten(0, (key_heads, -1))
+    folded = folded.permute(2, 0, 1, 3, 4).reshape(rows * key_heads, -1, query.shape[2])
+    scores = torch.bmm(folded, keys.transpose(1, 2)).float()
+    hidden = at.hidden[:, None, None].expand(-1, key_heads, folded.shape[1] // widest, -1, -1)
+    out, log_sum = _attend(scores, values, softcap, hidden)
+
+    def stream(part: Tensor) -> Tensor:
+        # (rows * key_heads, group * widest, x) -> (heads, tokens, x)
+        part = part.view(rows, query.shape[0], widest, -1).transpose(0, 1).flatten(1, 2)
+        return part if at.real is None else part.index_select(1, at.real)
+
+    return stream(out), stream(log_sum)
+
+
+def _attend(
+    scores: Tensor, values: Tensor, softcap: float | None, hidden: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Softmax over float32 scores (batch, queries, keys), changed in place, times the values.
+
+    Returns:
+        (batch, queries, dim) in fp32 and the log of the denominators, (batch, queries, 1).
+    """
+    if softcap is not None:
+        scores.div_(softcap).tanh_().mul_(softcap)
+    if hidden is not None:
+        scores.view(hidden.shape).masked_fill_(hidden, float("-inf"))
+    largest = scores.amax(dim=-1, keepdim=True)
+    weights = scores.sub_(largest).exp_()
+    total = weights.sum(dim=-1, keepdim=True)
+    out = torch.bmm(weights.to(values.dtype), values).float()
+    return out.div_(total), total.log_().add_(largest)
 
 
 AttentionInterface.register(DECODE, decode_attention)

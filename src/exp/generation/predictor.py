@@ -6,7 +6,7 @@ evaluated again without loading it.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from exp.config.schema import Strategy
@@ -20,7 +20,8 @@ from exp.records import Example, Prediction
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from exp.generation.engine import Completion
+    from exp.generation.decode import Decoder
+    from exp.generation.row import Completion
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Predictor:
     context: KeyContext | None = None
     cache: PredictionCache | None = None
     label: str = ""
+    _decoders: "list[Decoder]" = field(default_factory=list, init=False, repr=False, compare=False)
 
     def predict(
         self,
@@ -56,7 +58,8 @@ class Predictor:
 
         Args:
             examples: Rows; their outputs are not looked at.
-            load_model: Called at most once, if a row is not in the cache. Must return the causal
+            load_model: Called at most once, if a row is not in the cache. With a context its model
+                is kept for further calls. Must return the causal
                 LM in eval mode, merged.
             advance: Called with the number of rows that came in.
         """
@@ -69,8 +72,22 @@ class Predictor:
         advance(len(done))
         waiting = [request for request in requests if request.id not in done]
         if waiting:
-            self._compute(waiting, load_model(), done, advance)
+            self._compute(waiting, self._decoder(load_model), done, advance)
         return [done[example.id] for example in examples]
+
+    def _decoder(self, load_model: "Callable[[], PreTrainedModel]") -> "Decoder":
+        """Return the decoder, the one of the call before where the weights are sure to be equal.
+
+        A context names them by content. Without one, as in validation while training goes on, each
+        call may see others.
+        """
+        from exp.generation.decode import Decoder
+
+        if self.context is None:
+            return Decoder(load_model(), self.settings)
+        if not self._decoders:
+            self._decoders.append(Decoder(load_model(), self.settings))
+        return self._decoders[0]
 
     def _seed(self, example: Example) -> int | None:
         config = self.settings.config
@@ -88,12 +105,10 @@ class Predictor:
     def _compute(
         self,
         requests: Sequence[Request],
-        model: "PreTrainedModel",
+        decoder: "Decoder",
         done: dict[str, Prediction],
         advance: Callable[[int], None],
     ) -> None:
-        from exp.generation.decode import decode
-
         finished: list[tuple[Request, Prediction]] = []
 
         def keep() -> None:
@@ -117,6 +132,6 @@ class Predictor:
             advance(1)
 
         try:
-            decode(model, requests, self.settings, on_finished)
+            decoder.decode(requests, on_finished)
         finally:
             keep()

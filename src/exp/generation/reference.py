@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from exp.config.schema import GenerationConfig, Strategy
 from exp.generation.cache.key import Request
-from exp.generation.engine import Completion
+from exp.generation.row import Completion
 from exp.generation.settings import GenerationSettings
 
 

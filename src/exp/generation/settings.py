@@ -1,12 +1,18 @@
 """Generation settings in which nothing is left open."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from exp.config.schema import GenerationConfig
 from exp.data.tokens import TokenStore
 from exp.records import Derived
+
+if TYPE_CHECKING:
+    from exp.generation.constraint import Constraint
+    from exp.generation.template import Template
 
 CPU_SLOTS = 32
 """Rows side by side on a CPU: more gain little there, as its products are at their best by then."""
@@ -39,14 +45,35 @@ class GenerationSettings:
     Attributes:
         config: With `max_new_tokens` set.
         stop_ids: Tokens that end a completion.
-        num_slots: Rows side by side.
+        num_slots: Rows side by side, if the memory admits as many.
+        constraint: The schema that completions obey; None where they are free.
+        template: What completions look like; None where there is no run that knows.
+        folded: For each token id the number of its text without white space around it.
     """
 
     config: GenerationConfig
     stop_ids: tuple[int, ...]
     num_slots: int
+    constraint: "Constraint | None" = None
+    template: "Template | None" = None
+    folded: tuple[int, ...] | None = None
 
     @property
     def max_new_tokens(self) -> int:
         assert self.config.max_new_tokens is not None
         return self.config.max_new_tokens
+
+
+def fold_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Give tokens that differ by white space around them alone the same number.
+
+    A value stands behind a quotation mark in JSON and behind a space in the input, so it begins
+    with another token there.
+    """
+    numbers: dict[str, int] = {}
+    pieces = (tokenizer.id_to_token(token) for token in range(tokenizer.get_vocab_size()))
+    # Byte-level vocabularies write a space as U+0120, SentencePiece as U+2581.
+    return tuple(
+        numbers.setdefault((piece or "").strip("\u0120\u2581"), token)
+        for token, piece in enumerate(pieces)
+    )

@@ -1,8 +1,10 @@
 """Keys and values of the rows that are being decoded: the shared prefix once, each row's own part.
 
-Storage is allocated once and reused: a row takes a slot, grows in it, and leaves it to the next row.
+Storage is allocated once and reused. Rows that are decoded lie in the first slots without a gap, so
+that the keys of a forward are a view of the storage and need not be gathered.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,101 +12,131 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Which tokens one forward computes: some new tokens for each of some slots, as one stream.
-
-    Attributes:
-        slots: (rows,) slot of each row.
-        starts: (rows,) own tokens that each slot holds already.
-        counts: (rows,) new tokens of each row, at least 1.
-    """
-
-    slots: Tensor
-    starts: Tensor
-    counts: Tensor
+def bytes_per_token(model: PreTrainedModel) -> int:
+    """Memory of one token's keys and values over all layers."""
+    layers, heads, head_dim = _shape(model)
+    return 2 * layers * heads * head_dim * model.dtype.itemsize
 
 
-class SlotStore:
-    """Keys and values by layer, and the plan of the forward that is under way.
-
-    Attributes:
-        prefix_length: Tokens of the shared prefix; every row attends to them.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, num_slots: int, slot_tokens: int, prefix_length: int
-    ) -> None:
-        config = model.config.get_text_config()
-        heads = config.num_key_value_heads
-        head_dim = getattr(config, "head_dim", None) or (
-            config.hidden_size // config.num_attention_heads
-        )
-        options = {"dtype": model.dtype, "device": model.device}
-        layers = range(config.num_hidden_layers)
-        own, shared = (num_slots, heads, slot_tokens, head_dim), (heads, prefix_length, head_dim)
-        self.keys = [torch.zeros(own, **options) for _ in layers]
-        self.values = [torch.zeros(own, **options) for _ in layers]
-        self.prefix_keys = [torch.zeros(shared, **options) for _ in layers]
-        self.prefix_values = [torch.zeros(shared, **options) for _ in layers]
-        self.prefix_length = prefix_length
-
-    def take_prefix(self, slot: int) -> None:
-        """Make what a slot holds at its start the shared prefix."""
-        length = self.prefix_length
-        for layer in range(len(self.keys)):
-            self.prefix_keys[layer].copy_(self.keys[layer][slot, :, :length])
-            self.prefix_values[layer].copy_(self.values[layer][slot, :, :length])
-
-    def arrange(self, cut: Cut, prefix_length: int) -> "Arrangement":
-        """Work out the index tensors that all layers of one forward share."""
-        device = self.keys[0].device
-        rows, widest = len(cut.slots), int(cut.counts.max())
-        seen = int((cut.starts + cut.counts).max())
-        within = torch.arange(widest)
-        real = within < cut.counts[:, None]
-        positions = cut.starts[:, None] + within  # own position of each new token
-        stream_starts = torch.cumsum(cut.counts, 0) - cut.counts
-        rectangle = stream_starts[:, None] + torch.minimum(within, cut.counts[:, None] - 1)
-        visible = torch.arange(seen) <= positions[:, :, None]
-        return Arrangement(
-            prefix_length=prefix_length,
-            seen=seen,
-            slots=cut.slots.to(device),
-            position_ids=(positions[real] + prefix_length)[None].to(device),
-            token_slots=cut.slots[:, None].expand(rows, widest)[real].to(device),
-            token_positions=positions[real].to(device),
-            rectangle=rectangle.to(device),
-            real=real.view(-1).nonzero().view(-1).to(device),
-            hidden=(~visible).to(device),
-            last_rows=(stream_starts + cut.counts - 1).to(device),
-        )
+def _shape(model: PreTrainedModel) -> tuple[int, int, int]:
+    config = model.config.get_text_config()
+    head_dim = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    return config.num_hidden_layers, config.num_key_value_heads, head_dim
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """Index tensors of one forward over a stream of new tokens.
+    """Index tensors of one forward, shared by all its layers.
+
+    The forward's tokens form a stream without padding, row after row. Attention over a row's own
+    tokens needs a rectangle; where all rows have as many new tokens, the stream is one already.
 
     Attributes:
-        prefix_length: Prefix tokens that every row sees.
+        first: Slot of the first row; the others follow.
+        num_rows: Rows of this forward.
+        widest: New tokens of the row that has most.
         seen: Own tokens of the longest row, the new ones included.
-        slots: (rows,) slot of each row.
+        input_ids: (1, tokens).
         position_ids: (1, tokens) position in the whole sequence.
-        token_slots: (tokens,) slot of each stream token.
-        token_positions: (tokens,) own position of each stream token in its slot.
-        rectangle: (rows, widest) index into the stream; short rows repeat their last token.
-        real: (tokens,) index into the flattened rectangle.
+        cells: (key_heads * tokens,) where each token's key goes in the flattened storage.
         hidden: (rows, widest, seen) True where a new token must not see an own token.
-        last_rows: (rows,) stream index of each row's last new token.
+        rectangle: (rows * widest,) index into the stream; short rows repeat their last token. None
+            where the stream is a rectangle.
+        real: (tokens,) index into the flattened rectangle, likewise.
+        outputs: (outputs,) stream index of the tokens whose successor is asked for.
     """
 
-    prefix_length: int
+    first: int
+    num_rows: int
+    widest: int
     seen: int
-    slots: Tensor
+    input_ids: Tensor
     position_ids: Tensor
-    token_slots: Tensor
-    token_positions: Tensor
-    rectangle: Tensor
-    real: Tensor
+    cells: Tensor
     hidden: Tensor
-    last_rows: Tensor
+    rectangle: Tensor | None
+    real: Tensor | None
+    outputs: Tensor
+
+
+class SlotStore:
+    """Keys and values of all layers in one tensor.
+
+    Attributes:
+        states: (layers, 2, slots, key_heads, slot_tokens, head_dim); keys, then values.
+        prefix: (layers, 2, key_heads, prefix_length, head_dim); None without a shared prefix.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, num_slots: int, slot_tokens: int, prefix: Tensor | None
+    ) -> None:
+        layers, heads, head_dim = _shape(model)
+        # Zeros and not what memory holds: a NaN there would survive a weight of 0.
+        self.states = torch.zeros(
+            (layers, 2, num_slots, heads, slot_tokens, head_dim),
+            dtype=model.dtype,
+            device=model.device,
+        )
+        self.prefix = prefix
+        self.prefix_length = 0 if prefix is None else prefix.shape[3]
+        self.num_slots, self.key_heads, self.slot_tokens = num_slots, heads, slot_tokens
+
+    def move(self, source: int, target: int, stored: int) -> None:
+        """Copy a row of `stored` tokens to another slot."""
+        self.states[:, :, target, :, :stored] = self.states[:, :, source, :, :stored]
+
+    def arrange(
+        self,
+        first: int,
+        starts: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        num_outputs: Sequence[int],
+    ) -> Arrangement:
+        """Work out where the new tokens of a forward go and what they see.
+
+        Args:
+            first: Slot of the first row.
+            starts: Own tokens that each row has stored already.
+            tokens: New tokens of each row, at least one.
+            num_outputs: For how many of its last tokens each row wants the successor.
+        """
+        device = self.states.device
+        counts = [len(part) for part in tokens]
+        rows, widest, total = len(counts), max(counts), sum(counts)
+        even = total == rows * widest
+        stream = [token for part in tokens for token in part]
+        slots, positions, rectangle, real, outputs = [], [], [], [], []
+        done = 0
+        for row, (start, count, wanted) in enumerate(zip(starts, counts, num_outputs, strict=True)):
+            slots += [first + row] * count
+            positions += range(start, start + count)
+            outputs += range(done + count - wanted, done + count)
+            if not even:
+                rectangle += range(done, done + count)
+                rectangle += [done + count - 1] * (widest - count)
+                real += range(row * widest, row * widest + count)
+            done += count
+        # One transfer for all indices: each copy to a GPU waits for a round trip.
+        parts = [stream, slots, positions, starts, rectangle, real, outputs]
+        flat = torch.tensor([number for part in parts for number in part], device=device)
+        ids, slot, position, start_of, rectangle_of, real_of, output_of = flat.split(
+            [len(part) for part in parts]
+        )
+        heads = torch.arange(self.key_heads, device=device)[:, None]
+        seen = max(map(sum, zip(starts, counts, strict=True)))
+        last_seen = start_of[:, None] + torch.arange(widest, device=device)
+        return Arrangement(
+            first=first,
+            num_rows=rows,
+            widest=widest,
+            seen=seen,
+            input_ids=ids[None],
+            position_ids=(position + self.prefix_length)[None],
+            cells=((slot * self.key_heads + heads) * self.slot_tokens + position).flatten(),
+            hidden=torch.arange(seen, device=device) > last_seen[:, :, None],
+            rectangle=None if even else rectangle_of,
+            real=None if even else real_of,
+            outputs=output_of,
+        )

@@ -23,6 +23,10 @@ STREAM = "exp_stream"
 MATERIALISED_SCORES_BYTES = 64 * 2**20
 """Largest score matrix of one layer that the CPU path keeps for its backward, in bytes."""
 
+UNSERVED_ARGUMENTS = ("s_aux", "position_bias")
+"""What some models add to the scores. Other arguments that are not used (windows, token types,
+caches) either do not matter to a stream or are found out by `forward.choose_layout`."""
+
 
 def stream_attention(
     module: torch.nn.Module,
@@ -35,7 +39,7 @@ def stream_attention(
     segments: Segments,
     dropout: float = 0.0,
     softcap: float | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Attend within a stream.
 
@@ -52,7 +56,13 @@ def stream_attention(
 
     Returns:
         (1, tokens, heads, head_dim), and None for the weights.
+
+    Raises:
+        TypeError: The model asks for something that would change the scores and is not done here.
     """
+    asked = [name for name in UNSERVED_ARGUMENTS if others.get(name) is not None]
+    if asked:
+        raise TypeError(f"its attention takes {', '.join(asked)}, which a stream does not have")
     prefix_length = segments.prefix_length
     num_suffixes, longest = segments.rows.shape
     outputs = []
@@ -126,7 +136,7 @@ def _materialised(
     # The query heads that share a key head become rows of one product, so keys are never repeated.
     folded = (query * scaling).reshape(batch * key_heads, group * length, head_dim)
     keys = key.reshape(batch * key_heads, key_length, head_dim)
-    values = value.reshape(batch * key_heads, key_length, head_dim)
+    values = value.reshape(batch * key_heads, key_length, value.shape[3])
     mask = torch.zeros(length, key_length, dtype=query.dtype, device=query.device)
     mask.masked_fill_(~_visible(length, offset, query.device), float("-inf"))
     mask = mask.repeat(group, 1)
@@ -135,7 +145,7 @@ def _materialised(
     else:
         scores = softcap * torch.tanh(torch.bmm(folded, keys.transpose(1, 2)) / softcap) + mask
     weights = functional.dropout(torch.softmax(scores, dim=-1), dropout)
-    return torch.bmm(weights, values).view(batch, heads, length, head_dim)
+    return torch.bmm(weights, values).view(batch, heads, length, value.shape[3])
 
 
 def _visible(length: int, offset: int, device: torch.device) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -22,7 +23,7 @@ DTYPES = {
 class Head:
     """How final hidden states become logits."""
 
-    projection: nn.Linear
+    projection: nn.Module
     softcap: float | None
     scale: float
 
@@ -44,7 +45,6 @@ def load_base(
             model = AutoModelForCausalLM.from_pretrained(
                 files.folder,
                 dtype=dtype,
-                attn_implementation="sdpa",
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=config.trust_remote_code,
@@ -66,7 +66,7 @@ def _random_model(architecture: dict[str, Any], dtype: torch.dtype, seed: int) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(**architecture), dtype=dtype, attn_implementation="sdpa"
+            AutoConfig.for_model(**architecture), dtype=dtype
         )
     return model.eval()
 
@@ -77,21 +77,38 @@ def body_of(model: PreTrainedModel) -> nn.Module:
     return body
 
 
+def plain_attention(model: PreTrainedModel) -> str:
+    """Name the model's own attention: SDPA, or eager where it does not know SDPA (Gemma 2)."""
+    return "sdpa" if model._supports_sdpa else "eager"
+
+
 def head_of(model: PreTrainedModel) -> Head:
     """Return the output projection together with what the architecture does to its result."""
     config = model.config.get_text_config()
     divisor = getattr(config, "logits_scaling", None)
     scale = 1 / divisor if divisor else getattr(config, "logit_scale", None) or 1.0
+    projection = model.get_output_embeddings()
+    if isinstance(projection, ModulesToSaveWrapper):
+        (name,) = projection.modules_to_save
+        projection = projection.modules_to_save[name]
     return Head(
-        projection=model.get_output_embeddings(),
+        projection=projection,
         softcap=getattr(config, "final_logit_softcapping", None),
         scale=scale,
     )
 
 
+def project(projection: nn.Module, hidden: Tensor) -> Tensor:
+    """Apply an output projection, in fp32 if it is a trained copy on a base of 16 bits."""
+    if isinstance(projection, nn.Linear):
+        hidden = hidden.to(projection.weight.dtype)
+    projected: Tensor = projection(hidden)
+    return projected
+
+
 def logits_of(head: Head, hidden: Tensor) -> Tensor:
     """Project final hidden states (..., hidden) to float32 logits (..., vocab)."""
-    logits = head.projection(hidden).float()
+    logits = project(head.projection, hidden).float()
     if head.scale != 1.0:
         logits = logits * head.scale
     if head.softcap is not None:

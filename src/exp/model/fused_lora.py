@@ -7,13 +7,15 @@ computes just the gradients that somebody needs. Parameters stay PEFT's own, in 
 """
 
 import types
+from functools import partial
 from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
-from torch.nn import functional
+
+from exp.model.adapter_dropout import InputMasks
 
 
 def fuse_lora(model: PeftModel) -> int:
@@ -26,9 +28,13 @@ def fuse_lora(model: PeftModel) -> int:
         The number of layers that were fused.
     """
     fused = 0
+    masks: dict[float, InputMasks] = {}
     for module in model.modules():
         if isinstance(module, PeftLinear) and _is_plain(module):
-            module.forward = types.MethodType(_fused_forward, module)
+            (dropout,) = module.lora_dropout.values()
+            rate = dropout.p if isinstance(dropout, nn.Dropout) else 0.0
+            shared = masks.setdefault(rate, InputMasks(rate)) if rate else None
+            module.forward = types.MethodType(partial(_fused_forward, masks=shared), module)
             fused += 1
     return fused
 
@@ -43,18 +49,19 @@ def _is_plain(module: PeftLinear) -> bool:
     )
 
 
-def _fused_forward(self: PeftLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _fused_forward(
+    self: PeftLinear, x: Tensor, *args: Any, masks: InputMasks | None, **kwargs: Any
+) -> Tensor:
     if self.disable_adapters or self.merged or args or kwargs:
         output: Tensor = type(self).forward(self, x, *args, **kwargs)
         return output
     (name,) = self.lora_A
-    dropout = self.lora_dropout[name]
-    dropped = x
-    if isinstance(dropout, nn.Dropout) and self.training:
-        dropped = functional.dropout(x, dropout.p)
+    drops = masks is not None and self.training
     updated: Tensor = _AddUpdate.apply(
         self.base_layer(x),
-        dropped,
+        x,
+        masks.kept(x) if masks is not None and drops else None,
+        masks.scale if masks is not None and drops else 1.0,
         self.lora_A[name].weight,
         self.lora_B[name].weight,
         self.scaling[name],
@@ -63,27 +70,46 @@ def _fused_forward(self: PeftLinear, x: Tensor, *args: Any, **kwargs: Any) -> Te
 
 
 class _AddUpdate(torch.autograd.Function):
-    """base + scaling * (x A^T) B^T, written over `base`."""
+    """base + scaling * (dropout(x) A^T) B^T, written over `base`."""
 
     @staticmethod
-    def forward(ctx: Any, base: Tensor, x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
+    def forward(
+        ctx: Any,
+        base: Tensor,
+        x: Tensor,
+        kept: Tensor | None,
+        kept_scale: float,
+        a: Tensor,
+        b: Tensor,
+        scaling: float,
+    ) -> Tensor:
         a, b = a.to(x.dtype), b.to(x.dtype)
-        low = rows @ a.T
+        low = _dropped(x, kept) @ a.T
         ctx.mark_dirty(base)
+        # The scale of kept inputs is applied to the few numbers behind the first product.
+        scaling = scaling * kept_scale
         base.view(-1, base.shape[-1]).addmm_(low, b.T, alpha=scaling)
         ctx.scaling = scaling
-        ctx.save_for_backward(x, a, b, low)
+        ctx.save_for_backward(x, kept, a, b, low)
         return base
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, a, b, low = ctx.saved_tensors
+        x, kept, a, b, low = ctx.saved_tensors
         gradient = grad_outputs[0]
         rows = gradient.reshape(-1, gradient.shape[-1])
         grad_low = (rows @ b).mul_(ctx.scaling)
-        grad_x = (grad_low @ a).view_as(x) if ctx.needs_input_grad[1] else None
-        grad_a = grad_low.T @ x.reshape(-1, x.shape[-1])
+        grad_x = None
+        if ctx.needs_input_grad[1]:
+            grad_x = (grad_low @ a).view_as(x)
+            if kept is not None:
+                grad_x.mul_(kept)
+        grad_a = grad_low.T @ _dropped(x, kept)
         grad_b = (rows.T @ low).mul_(ctx.scaling)
         # The parameters are fp32; autograd requires their gradients to be so, too.
-        return gradient, grad_x, grad_a.float(), grad_b.float(), None
+        return gradient, grad_x, None, None, grad_a.float(), grad_b.float(), None
+
+
+def _dropped(x: Tensor, kept: Tensor | None) -> Tensor:
+    rows = x if kept is None else x * kept
+    return rows.reshape(-1, x.shape[-1])

@@ -1,5 +1,6 @@
 """Put a LoRA adapter on the base, take its weights out, and load them back, exactly."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,37 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from exp.config.schema import LoraConfig
-from exp.errors import CheckpointError, ConfigError
+from exp.errors import CheckpointError, ConfigError, raise_collected
+from exp.model.fused_elementwise import fuse_elementwise
 from exp.model.fused_lora import fuse_lora
 
 ALL_LINEAR = "all-linear"
 
+INITS = (None, True, False, "gaussian", "orthogonal", "olora", "pissa")
+"""Starts that need the base's weights alone. PEFT's others need data, prepared files or luck."""
 
-def attach_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
+SUBTRACTED_INITS = ("olora", "pissa")
+"""Starts that take the adapter's first product out of the base's weights. An adapter file is to fit
+the untouched base, so both products go into it: as one adapter of twice the rank."""
+
+_START = "exp_lora_start"
+
+
+def attach_lora(
+    model: PreTrainedModel, config: LoraConfig, seed: int, *, fuse: bool = True
+) -> PeftModel:
     """Wrap the base in a PEFT model whose adapter is new, trainable and fp32.
 
     Args:
         model: The frozen base; its targeted layers are replaced in place.
         config: Rank, targets and the rest.
         seed: The adapter's random start follows from it alone.
+        fuse: Give its layers the fused forward; without it they keep PEFT's own.
 
     Raises:
         ConfigError: No layer has a targeted name, or PEFT refuses the combination.
     """
-    _check_targets(model, config)
+    raise_collected([*_check_init(config), *_check_targets(model, config)])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
@@ -40,11 +54,12 @@ def attach_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftMo
                 fix="change lora.* (exp explain lora), or use lora=standard",
             ) from error
     assert isinstance(wrapped, PeftModel)
-    for parameter in wrapped.parameters():
-        if parameter.requires_grad:
-            # In 16 bits, updates of a usual learning rate round to nothing.
-            parameter.data = parameter.data.float()
-    fuse_lora(wrapped)
+    _trainables_to_fp32(wrapped)
+    if _init(config) in SUBTRACTED_INITS:
+        setattr(wrapped, _START, adapter_weights(wrapped))
+    if fuse:
+        fuse_lora(wrapped)
+        fuse_elementwise(wrapped)
     return wrapped
 
 
@@ -54,8 +69,13 @@ def load_lora(model: PreTrainedModel, folder: Path) -> PeftModel:
     Raises:
         CheckpointError: The file's weights are not exactly those that this model's adapter has.
     """
-    wrapped = get_peft_model(model, PeftLoraConfig.from_pretrained(str(folder)))
+    config = PeftLoraConfig.from_pretrained(str(folder))
+    config.inference_mode = False
+    # PEFT would warn that the base has another name; whether it fits is checked below, by weights.
+    config.base_model_name_or_path = None
+    wrapped = get_peft_model(model, config)
     assert isinstance(wrapped, PeftModel)
+    _trainables_to_fp32(wrapped)
     set_adapter_weights(wrapped, load_file(folder / "adapter_model.safetensors"), str(folder))
     wrapped.requires_grad_(False)
     fuse_lora(wrapped)
@@ -64,25 +84,41 @@ def load_lora(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
     """Copy the adapter's weights, under the names that PEFT files have, to the CPU."""
-    weights = get_peft_model_state_dict(model)
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    start: dict[str, Tensor] = getattr(model, _START, {})
+    weights = {}
+    for name, tensor in get_peft_model_state_dict(model).items():
+        copied = tensor.detach().cpu().contiguous().clone()
+        if name in start and "lora_A" in name:
+            copied = torch.cat([copied, start[name]], dim=0)
+        elif name in start and "lora_B" in name:
+            copied = torch.cat([copied, -start[name]], dim=1)
+        weights[name] = copied
+    return weights
 
 
 def set_adapter_weights(model: PeftModel, weights: dict[str, Tensor], where: str) -> None:
     """Load adapter weights; any name too many or too few is an error, never a silent no-op."""
-    expected = set(get_peft_model_state_dict(model))
-    missing, unexpected = expected - set(weights), set(weights) - expected
-    if missing or unexpected:
+    expected = {name: tensor.shape for name, tensor in adapter_weights(model).items()}
+    missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+    misshapen = {
+        name for name in expected.keys() & weights.keys() if expected[name] != weights[name].shape
+    }
+    if missing or unexpected or misshapen:
         raise CheckpointError(
-            f"The adapter does not fit this model: {len(missing)} weights are missing and "
-            f"{len(unexpected)} are unknown, e.g. {next(iter(sorted(missing | unexpected)))}.",
+            f"The adapter does not fit this model: {len(missing)} weights are missing, "
+            f"{len(unexpected)} are unknown and {len(misshapen)} have another shape, e.g. "
+            f"{min(missing | unexpected | misshapen)}.",
             where=where,
             fix="use the base model and the lora settings that the adapter was trained with",
         )
+    start: dict[str, Tensor] = getattr(model, _START, {})
+    weights = dict(weights)
+    for name, tensor in start.items():
+        if "lora_A" in name:
+            weights[name] = weights[name][: tensor.shape[0]].contiguous()
+        elif "lora_B" in name:
+            weights[name] = weights[name][:, : tensor.shape[1]].contiguous()
     set_peft_model_state_dict(model, weights)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
 
 
 def adapter_config(model: PeftModel, base_name: str) -> dict[str, Any]:
@@ -90,6 +126,17 @@ def adapter_config(model: PeftModel, base_name: str) -> dict[str, Any]:
     config = model.peft_config["default"].to_dict()
     config["base_model_name_or_path"] = base_name
     config["inference_mode"] = True
+    if not isinstance(config["target_modules"], str):
+        # "all-linear" becomes a list of every layer's full name; vLLM knows layers by the last word.
+        config["target_modules"] = {name.rsplit(".", 1)[-1] for name in config["target_modules"]}
+    if getattr(model, _START, None):
+        # PEFT scales by alpha / r, or by alpha / sqrt(r); both must stay what they were.
+        factor = math.sqrt(2) if config["use_rslora"] else 2
+        config["init_lora_weights"] = True
+        config["r"] *= 2
+        config["lora_alpha"] *= factor
+        config["rank_pattern"] = {k: 2 * v for k, v in config["rank_pattern"].items()}
+        config["alpha_pattern"] = {k: factor * v for k, v in config["alpha_pattern"].items()}
     return {
         key: sorted(value) if isinstance(value, set) else getattr(value, "value", value)
         for key, value in config.items()
@@ -113,10 +160,46 @@ def _peft_config(config: LoraConfig) -> PeftLoraConfig:
     )
 
 
-def _check_targets(model: PreTrainedModel, config: LoraConfig) -> None:
+def _trainables_to_fp32(model: PeftModel) -> None:
+    """In 16 bits, updates of a usual learning rate round to nothing."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _init(config: LoraConfig) -> Any:
+    return config.init if config.init is not None else config.peft.get("init_lora_weights")
+
+
+def _check_init(config: LoraConfig) -> list[ConfigError]:
+    """Refuse starts that would need more than the base, and combinations that no file could hold."""
+    init = _init(config)
+    if init not in INITS:
+        names = ", ".join(name for name in INITS if isinstance(name, str))
+        return [
+            ConfigError(
+                f"lora.init={init} is not served; served are null, {names}.",
+                where="lora.init",
+                fix="lora.init=pissa, or lora.init=null",
+            )
+        ]
+    if init in SUBTRACTED_INITS and (config.dora or config.peft.get("use_dora")):
+        return [
+            ConfigError(
+                f"lora.init={init} changes the base's weights, whose norms lora.dora=true keeps; no "
+                "adapter file can hold both.",
+                where="lora.init",
+                fix="lora.dora=false, or lora.init=null",
+            )
+        ]
+    return []
+
+
+def _check_targets(model: PreTrainedModel, config: LoraConfig) -> list[ConfigError]:
     """Refuse targets that match nothing, each by name; PEFT complains only if none matches."""
     if list(config.target_modules) == [ALL_LINEAR]:
-        return
+        return []
+    errors = []
     linear = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
@@ -124,16 +207,21 @@ def _check_targets(model: PreTrainedModel, config: LoraConfig) -> None:
     }
     unmatched = [target for target in config.target_modules if target not in linear]
     if unmatched:
-        raise ConfigError(
-            f"lora.target_modules names {', '.join(unmatched)}, but the model has no such linear "
-            f"layer; it has {', '.join(sorted(linear))}.",
-            where="lora.target_modules",
-            fix=f"lora.target_modules=[{','.join(sorted(linear - {'lm_head'}))}]",
+        errors.append(
+            ConfigError(
+                f"lora.target_modules names {', '.join(unmatched)}, but the model has no such linear "
+                f"layer; it has {', '.join(sorted(linear))}.",
+                where="lora.target_modules",
+                fix=f"lora.target_modules=[{','.join(sorted(linear - {'lm_head'}))}]",
+            )
         )
     if "lm_head" in config.target_modules and model.config.get_text_config().tie_word_embeddings:
-        raise ConfigError(
-            "lora.target_modules names lm_head, whose weight this model ties to its embeddings; a "
-            "merged adapter would change both.",
-            where="lora.target_modules",
-            fix='drop lm_head, or use lora.target_modules=["all-linear"], which leaves it out',
+        errors.append(
+            ConfigError(
+                "lora.target_modules names lm_head, whose weight this model ties to its embeddings; a "
+                "merged adapter would change both.",
+                where="lora.target_modules",
+                fix='drop lm_head, or use lora.target_modules=["all-linear"], which leaves it out',
+            )
         )
+    return errors

@@ -5,18 +5,20 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from exp.config.schema import Accelerator, TrainConfig
 from exp.data.datamodule import StepDataModule
 from exp.errors import CheckpointError
 from exp.hardware.resolver import ResolvedHardware
-from exp.model.forward import prepare_for_layout
+from exp.model.forward import enable_checkpointing, prepare_for_layout
 from exp.model.lora import set_adapter_weights
 from exp.rundir import RunDir
 from exp.training.checkpoint import Checkpoint
@@ -85,9 +87,10 @@ def fit(
         progress = Progress(**start.state["progress"])
         set_adapter_weights(model, start.adapter, str(start.path))
         data.first_step = start.step
-    prepare_for_layout(model.get_base_model(), data.layout)  # type: ignore[arg-type]
+    base: PreTrainedModel = model.get_base_model()  # type: ignore[assignment]
+    prepare_for_layout(base, data.layout)
     if config.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        enable_checkpointing(base)
     module = LoraModule(
         model, config, data.plan.num_steps, hardware.fused_optimizer, record, data.first_step
     )
@@ -98,12 +101,8 @@ def fit(
     callbacks: list[Callback] = [validation, interruption]
     if start is not None:
         callbacks.append(_RestoreOptimizer(start))
-    trainer = _trainer(config, hardware, callbacks, run)
     started = time.perf_counter()
-    with warnings.catch_warnings():
-        # Batches are token ids: preparing them in the training process is no bottleneck.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(module, datamodule=data)
+    trainer = run_trainer(module, data, config, hardware, callbacks, run.path)
     seconds = time.perf_counter() - started
     if interruption.received is not None:
         if trainer.is_global_zero:
@@ -118,9 +117,15 @@ def fit(
     )
 
 
-def _trainer(
-    config: TrainConfig, hardware: ResolvedHardware, callbacks: list[Callback], run: RunDir
+def run_trainer(
+    module: LoraModule,
+    data: StepDataModule,
+    config: TrainConfig,
+    hardware: ResolvedHardware,
+    callbacks: list[Callback],
+    folder: Path,
 ) -> lightning.Trainer:
+    """Let Lightning take the steps of a plan, and nothing besides; return the trainer."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     distributed = hardware.devices > 1
@@ -136,10 +141,15 @@ def _trainer(
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
-        "default_root_dir": run.path,
+        "default_root_dir": folder,
         **config.training.trainer_kwargs,
     }
-    return lightning.Trainer(callbacks=callbacks, **options)
+    trainer = lightning.Trainer(callbacks=callbacks, **options)
+    with warnings.catch_warnings():
+        # Batches are token ids: preparing them in the training process is no bottleneck.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(module, datamodule=data)
+    return trainer
 
 
 class _RestoreOptimizer(Callback):

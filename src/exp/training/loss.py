@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from exp.model.base import project
 
 LOGITS_BYTES = 128 * 2**20
 """Largest chunk of fp32 logits that exists at a time, in bytes."""
@@ -18,7 +21,7 @@ LOGITS_BYTES = 128 * 2**20
 def label_loss(
     rows: Tensor,
     labels: Tensor,
-    head: nn.Linear,
+    head: nn.Module,
     *,
     softcap: float | None = None,
     scale: float = 1.0,
@@ -31,19 +34,35 @@ def label_loss(
     Args:
         rows: (labels, hidden) final hidden states at the label rows.
         labels: (labels,) token ids to predict.
-        head: The output projection, frozen or trainable.
+        head: The output projection: a frozen linear layer, or any other module, whose logits are
+            computed again in the backward.
         softcap: Logits are squashed to (-softcap, softcap), as in Gemma 2.
         scale: Logits are multiplied by it, before the softcap.
 
     Returns:
         A float32 scalar.
     """
-    parameters = [head.weight] if head.bias is None else [head.weight, head.bias]
-    if any(parameter.requires_grad for parameter in parameters):
-        logits = _squash(head(rows).float() * scale, softcap)
-        return functional.cross_entropy(logits, labels, reduction="sum")
-    loss: Tensor = _FrozenHeadLoss.apply(rows, labels, head.weight, head.bias, softcap, scale)
-    return loss
+    if isinstance(head, nn.Linear) and not any(p.requires_grad for p in head.parameters()):
+        loss: Tensor = _FrozenHeadLoss.apply(rows, labels, head.weight, head.bias, softcap, scale)
+        return loss
+
+    def chunk_loss(chunk: Tensor, chunk_labels: Tensor) -> Tensor:
+        logits = _squash(project(head, chunk).float() * scale, softcap)
+        return functional.cross_entropy(logits, chunk_labels, reduction="sum")
+
+    chunk_rows = _chunk_rows(_vocabulary(head))
+    total = torch.zeros((), dtype=torch.float32, device=rows.device)
+    for chunk, chunk_labels in zip(rows.split(chunk_rows), labels.split(chunk_rows), strict=True):
+        total = total + checkpoint(chunk_loss, chunk, chunk_labels, use_reentrant=False)
+    return total
+
+
+def _vocabulary(head: nn.Module) -> int:
+    return int(head.out_features)  # type: ignore[arg-type]
+
+
+def _chunk_rows(vocabulary: int) -> int:
+    return max(1, LOGITS_BYTES // (4 * vocabulary))
 
 
 def _squash(logits: Tensor, softcap: float | None) -> Tensor:
@@ -61,7 +80,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
         softcap: float | None,
         scale: float,
     ) -> Tensor:
-        chunk_rows = max(1, LOGITS_BYTES // (4 * weight.shape[0]))
+        chunk_rows = _chunk_rows(weight.shape[0])
         loss = torch.zeros((), dtype=torch.float32, device=rows.device)
         gradient = torch.empty_like(rows)
         for start in range(0, len(rows), chunk_rows):
@@ -92,4 +111,6 @@ class _FrozenHeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0].to(gradient.dtype), None, None, None, None, None
+        # The slope holds the scale of a gradient scaler, which fp16 itself may not hold.
+        scaled = (gradient.float() * grad_outputs[0]).to(gradient.dtype)
+        return scaled, None, None, None, None, None

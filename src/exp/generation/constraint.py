@@ -1,0 +1,98 @@
+"""Completions that obey a JSON Schema, through llguidance.
+
+A schema becomes a grammar of compact JSON: the form that `data/output.py` writes, keys in the
+schema's order, no free white space. What the grammar forces is written without asking the model.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from exp.errors import ConfigError
+
+COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
+
+
+class Constraint:
+    """A schema compiled for a tokenizer; the source of one `Guide` per row.
+
+    Args:
+        schema: The JSON Schema.
+        tokenizer: The model's.
+        stop_ids: Tokens that end a completion.
+
+    Raises:
+        ConfigError: The schema says something that a grammar cannot.
+    """
+
+    def __init__(
+        self, schema: dict[str, Any], tokenizer: Tokenizer, stop_ids: Sequence[int]
+    ) -> None:
+        self._schema = schema
+        self._grammar = LLMatcher.grammar_from_json_schema(schema, overrides=COMPACT)
+        self._vocabulary = LLTokenizer(
+            tokenizer.to_str(), n_vocab=tokenizer.get_vocab_size(), eos_token=list(stop_ids)
+        )
+        _, complaints = LLMatcher.validate_grammar_with_warnings(self._grammar, self._vocabulary)
+        if complaints:
+            raise ConfigError(
+                "The schema says something that decoding cannot be held to: "
+                + "; ".join(" ".join(line.split()) for line in complaints)
+                + ".",
+                where="generation.constrain=schema with task.schema",
+                fix="generation.constrain=none, or task.schema=<a schema without it>",
+            )
+        self._start = LLMatcher(self._vocabulary, self._grammar)
+
+    def guide(self) -> "Guide":
+        """Return the state of a completion that has not begun."""
+        return Guide(self._start.deep_copy())
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with anything that changes what is admitted or forced."""
+        preimage = [self._schema, COMPACT, version("llguidance")]
+        return hashlib.sha256(json.dumps(preimage).encode()).hexdigest()
+
+
+class Guide:
+    """What one row may write next."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    @property
+    def complete(self) -> bool:
+        """Nothing may follow but a stop token."""
+        stopped: bool = self._matcher.is_stopped()
+        return stopped
+
+    def admits(self, token: int) -> bool:
+        """Tell whether a token may come next; a stop token may where the value is whole."""
+        return bool(self._matcher.validate_tokens([token]))
+
+    def admitted(self) -> NDArray[np.bool_]:
+        """(vocabulary,) True at the tokens that may come next."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        return np.unpackbits(bits, bitorder="little").astype(bool)
+
+    def take(self, token: int) -> list[int]:
+        """Write a token; return those that must follow it and are now written, too."""
+        if not self._matcher.consume_token(token):
+            raise AssertionError(f"token {token} is not admitted: {self._matcher.get_error()}")
+        return self.forced()
+
+    def forced(self) -> list[int]:
+        """Write what must come next, if the state leaves no choice."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        if tokens and not self._matcher.consume_tokens(tokens):
+            raise AssertionError(f"forced tokens are refused: {self._matcher.get_error()}")
+        return tokens

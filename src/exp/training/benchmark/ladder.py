@@ -1,0 +1,45 @@
+"""The rungs of the ladder: from training as most tools do it to what this project does."""
+
+from dataclasses import dataclass
+
+from exp.config.schema import Compile, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One way to compute the same optimizer steps; each differs from the one before in one thing.
+
+    Attributes:
+        name: Its key in files.
+        title: What it adds, for tables and plots.
+        full_logits: Logits of every token, by the model's own forward and loss.
+        length_aware: Examples of like length share a micro-batch.
+        layout: How examples share a forward.
+        fused_lora: Our forward of LoRA layers in place of PEFT's.
+        compile: What torch.compile gets.
+    """
+
+    name: str
+    title: str
+    full_logits: bool = False
+    length_aware: bool = True
+    layout: Layout = Layout.padded
+    fused_lora: bool = False
+    compile: Compile = Compile.off
+
+
+LADDER = (
+    Rung("padded", "padded, all logits", full_logits=True, length_aware=False),
+    Rung("length_aware", "+ length-aware batches", full_logits=True),
+    Rung("label_rows", "+ logits of label rows only"),
+    Rung("packed", "+ packed", layout=Layout.packed),
+    Rung("shared_prefix", "+ shared prefix", layout=Layout.shared_prefix),
+    Rung("fused_lora", "+ fused LoRA", layout=Layout.shared_prefix, fused_lora=True),
+    Rung(
+        "compile",
+        "+ compiled layers",
+        layout=Layout.shared_prefix,
+        fused_lora=True,
+        compile=Compile.layers,
+    ),
+)

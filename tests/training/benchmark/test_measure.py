@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from exp.config.schema import Compile, Layout, LossOn
+from exp.data.batch import collate
+from exp.training.benchmark.full_logits import IGNORED, token_labels
+from exp.training.benchmark.gemm_peak import measure_gemm_peak
+from exp.training.benchmark.ladder import LADDER
+from exp.training.benchmark.measure import Measurement, NotMeasured, measure_rung
+
+EAGER = [rung for rung in LADDER if rung.compile is Compile.off]
+
+
+@pytest.fixture
+def measured(job):
+    return {rung.name: measure_rung(job, rung) for rung in EAGER}
+
+
+def test_all_rungs_do_the_same_work_and_reach_the_same_loss_and_gradient(measured):
+    first = measured["padded"]
+    for name, other in measured.items():
+        assert isinstance(other, Measurement), (name, other)
+        assert other.loss == pytest.approx(first.loss, rel=1e-5), name
+        assert other.gradient_norm == pytest.approx(first.gradient_norm, rel=1e-5), name
+        assert other.useful_flops == first.useful_flops
+        assert (other.examples, other.own_tokens) == (12, first.own_tokens)
+        assert other.seconds > 0
+
+
+def test_other_rows_give_another_loss(job):
+    rung = EAGER[-1]
+    ids = job.store.ids.copy()
+    ids[:200] = 5
+    changed = replace(job, store=replace(job.store, ids=ids))
+    assert measure_rung(changed, rung).loss != pytest.approx(measure_rung(job, rung).loss, rel=1e-3)
+
+
+def test_a_layout_that_the_model_does_not_have_is_not_measured(job):
+    architecture = {**job.config.model.architecture, "model_type": "mistral", "sliding_window": 16}
+    model = replace(job.config.model, architecture=architecture)
+    windowed = replace(job, config=replace(job.config, model=model))
+    outcomes = {rung.name: measure_rung(windowed, rung) for rung in EAGER}
+    refused = {name for name, one in outcomes.items() if isinstance(one, NotMeasured)}
+    assert refused == {"packed", "shared_prefix"}
+    assert "window" in outcomes["packed"].reason
+
+
+def test_labels_stand_at_their_tokens_and_nowhere_else(job):
+    rows = [job.store[row] for row in range(3)]
+    batch = collate(rows, ["a", "b", "c"], Layout.padded, LossOn.completion)
+    expected = torch.full_like(batch.input_ids, IGNORED)
+    for index, row in enumerate(rows):
+        start = len(row.prompt_ids)
+        end = start + len(row.completion_ids)
+        expected[index, start:end] = torch.tensor(row.completion_ids)
+    assert torch.equal(token_labels(batch), expected)
+
+
+def test_the_gemm_peak_is_plausible():
+    assert 1e8 < measure_gemm_peak("cpu", torch.float32) < 1e14
