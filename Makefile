@@ -48,7 +48,7 @@ $(VENV)/bin/pip:
 	exit 2
 
 train: setup ## Fine-tune, and score before and after (ARGS="hardware=rtx5090 lora.r=32")
-	@$(PY) -m exp train $(ARGS)
+	@$(PY) -m exp train experiment=quick $(ARGS)
 
 test: setup ## Run the default tests: CPU, no network (ARGS="-k loss")
 	@$(PYTEST)

@@ -58,7 +58,7 @@ def test_what_needs_no_configuration_imports_no_hydra_and_no_torch(words):
     ("words", "code", "says"),
     [
         (["train", "--cfg", "job"], 0, "lora:\n  r: 16"),
-        (["train", "--info", "defaults-tree"], 0, "lora: standard"),
+        (["train", "--info", "defaults-tree"], 0, "lora: all_linear"),
         (["train", "+lora.rnk=8", "lora.dropout=2"], 2, ""),
         (["explain", "lora.r"], 0, "Rank of the update"),
     ],

@@ -39,6 +39,10 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def template(self) -> Path:
+        return self.path / "template.safetensors"
+
+    @property
     def scores(self) -> Path:
         return self.path / "scores.json"
 

@@ -35,7 +35,8 @@ def rows(split: str, count: int) -> list[dict[str, object]]:
     return [
         {
             "id": f"{split}-{number}",
-            "input": f"please send {number} {names[number % len(names)]}" + " thanks" * (number % 4),
+            "input": f"please send {number} {names[number % len(names)]}"
+            + " thanks" * (number % 4),
             "output": {"quantity": number, "product": names[number % len(names)]},
         }
         for number in range(count)

@@ -8,7 +8,7 @@ import pytest
 
 SAME = ("hardware=cpu", "hardware.precision=fp32", "hardware.cpu_threads=1")
 ROWS = [
-    {"id": "zebra", "input": "please send 3 pins", "customer": "Ana, \"la\" de Lugo\n(2)"},
+    {"id": "zebra", "input": "please send 3 pins", "customer": 'Ana, "la" de Lugo\n(2)'},
     {"id": "apple", "input": "2 nails, thanks", "customer": "ñandú"},
     {"id": "mango", "input": "ink", "customer": ""},
     {"id": "00017", "input": "please send 40 hooks thanks thanks", "customer": "x"},
@@ -39,7 +39,9 @@ def read_output(path):
     return parquet.read_table(path).to_pylist()
 
 
-@pytest.mark.parametrize(("kind", "other"), [("jsonl", "csv"), ("csv", "parquet"), ("parquet", "jsonl")])
+@pytest.mark.parametrize(
+    ("kind", "other"), [("jsonl", "csv"), ("csv", "parquet"), ("parquet", "jsonl")]
+)
 def test_predictions_keep_order_ids_and_other_columns(trained, exp, tmp_path, kind, other):
     source, target = write_input(tmp_path, kind), tmp_path / f"out.{other}"
     assert exp("predict", f"run={trained.run}", f"input={source}", f"output={target}", *SAME) == 0

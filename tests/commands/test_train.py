@@ -133,8 +133,16 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_unbroken_one(
     assert (run / "checkpoints" / "step_000003" / "MANIFEST.json").is_file()
     assert not (run / "checkpoints" / "step_000004").exists()
 
-    assert exp("train", f"training.resume={run}", "hardware=cpu", "hardware.precision=fp32",
-               "hardware.cpu_threads=1") == 0
+    assert (
+        exp(
+            "train",
+            f"training.resume={run}",
+            "hardware=cpu",
+            "hardware.precision=fp32",
+            "hardware.cpu_threads=1",
+        )
+        == 0
+    )
     assert record(run)["status"] == "completed"
     assert adapter(run) == adapter(trained.run)
     assert optimizer(run) == optimizer(trained.run)
@@ -171,7 +179,9 @@ def test_dotted_columns_of_a_csv_can_be_trained_on(trained, exp, tmp_path):
 def test_nested_fields_can_be_trained_on(trained, exp, tmp_path):
     for split in ("train", "validation", "test"):
         lines = (trained.run.parent / f"{split}.jsonl").read_text().splitlines()
-        rows = [{"order": {"in": row["input"], "out": row["output"]}} for row in map(json.loads, lines)]
+        rows = [
+            {"order": {"in": row["input"], "out": row["output"]}} for row in map(json.loads, lines)
+        ]
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
         (tmp_path / f"{split}.jsonl").write_text(text)
     files = [f"task.{split}={tmp_path / split}.jsonl" for split in ("train", "validation", "test")]

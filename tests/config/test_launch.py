@@ -48,7 +48,7 @@ def test_hydra_sees_no_verb_and_leaves_the_command_line_as_it_was(monkeypatch, t
 
 def test_a_printing_flag_composes_nothing_to_run(capsys):
     assert compose("train", open_library(), ["--cfg", "job", "--package", "lora"], []) is None
-    assert "dropout: 0.05" in capsys.readouterr().out
+    assert "dropout: 0.0" in capsys.readouterr().out
 
 
 def test_hydras_own_settings_can_still_be_given(capsys):

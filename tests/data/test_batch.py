@@ -26,7 +26,9 @@ def ragged(draw):
     opening = draw(st.lists(IDS, max_size=30))
     rows = draw(
         st.lists(
-            st.tuples(st.lists(IDS, min_size=1, max_size=12), st.lists(IDS, min_size=1, max_size=6)),
+            st.tuples(
+                st.lists(IDS, min_size=1, max_size=12), st.lists(IDS, min_size=1, max_size=6)
+            ),
             min_size=1,
             max_size=6,
         )
@@ -55,7 +57,9 @@ def expected_labels(rendered, loss):
 def visible_tokens(batch):
     """For every flattened token of a batch what a causal model has seen there, itself included."""
     if batch.segments is None:
-        return [tuple(row[: end + 1]) for row in batch.input_ids.tolist() for end in range(len(row))]
+        return [
+            tuple(row[: end + 1]) for row in batch.input_ids.tolist() for end in range(len(row))
+        ]
     stream = batch.input_ids[0].tolist()
     prefix = stream[: batch.segments.prefix_length]
     seen = {position: tuple(prefix[: position + 1]) for position in range(len(prefix))}
@@ -119,7 +123,9 @@ def test_the_rectangle_repeats_a_rows_last_token(rendered):
     segments = collate(rendered, name(rendered), Layout.packed, LossOn.completion).segments
     rows, longest = segments.rows.shape
     for row in range(rows):
-        kept = [place - row * longest for place in segments.kept.tolist() if place // longest == row]
+        kept = [
+            place - row * longest for place in segments.kept.tolist() if place // longest == row
+        ]
         assert kept == list(range(len(kept)))
         assert set(segments.rows[row, len(kept) :].tolist()) <= {int(segments.rows[row, kept[-1]])}
 

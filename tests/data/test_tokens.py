@@ -47,7 +47,11 @@ def test_a_store_gives_what_rendering_gives(chunk, monkeypatch):
 
 
 @settings(max_examples=15)
-@given(st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.integers()), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.text(st.characters(codec="utf-8")), st.integers()), min_size=1, max_size=8
+    )
+)
 def test_lengths_are_those_of_the_rendered_rows(rows):
     examples = [Example(str(i), text, {"n": n}) for i, (text, n) in enumerate(rows)]
     store = tokenise(examples, repr(rows), renderer())

@@ -26,6 +26,7 @@ CONTEXT = KeyContext(
     no_repeat_ngram_size=0,
     length_penalty=1.0,
     constraint=None,
+    drafting="e" * 64,
     batch_policy="slots=8",
     tokenizer="c" * 64,
     code="d" * 64,
@@ -120,8 +121,8 @@ def test_a_number_that_is_not_finite_is_refused():
 
 
 def test_every_setting_of_generation_enters_the_key():
-    # slots are part of the batch policy, the seed is part of each request.
-    elsewhere = {"slots", "seed"}
+    # slots are part of the batch policy, the seed of each request; a constraint enters by content.
+    elsewhere = {"slots", "seed", "constrain"}
     settings = {field.name for field in dataclasses.fields(GenerationConfig)} - elsewhere
     assert settings <= set(FIELDS)
 

@@ -60,9 +60,7 @@ def build_tiny(name: str, **changes: Any) -> PreTrainedModel:
     """Build one with weights large enough for attention to be far from uniform."""
     config = AutoConfig.for_model(**SIZES | ARCHITECTURES[name] | changes)
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32
-    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -43,7 +43,12 @@ def visible_pairs(prefix: int, suffixes: list[int]) -> Tensor:
 
 
 def plain_attention(
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scaling: float, softcap: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor,
+    scaling: float,
+    softcap: float | None,
 ) -> Tensor:
     """Softmax attention over all tokens with a full mask."""
     group = query.shape[1] // key.shape[1]
@@ -105,7 +110,9 @@ def test_dropout_drops_weights_in_both_parts() -> None:
     segments = make_segments(20, [4, 6])
     module = torch.nn.Module()
     plain, _ = stream_attention(module, *states, None, scaling=1.0, segments=segments)
-    dropped, _ = stream_attention(module, *states, None, scaling=1.0, segments=segments, dropout=0.5)
+    dropped, _ = stream_attention(
+        module, *states, None, scaling=1.0, segments=segments, dropout=0.5
+    )
     assert (plain != dropped)[0, 1:20].any()
     assert (plain != dropped)[0, 20:].any()
 

@@ -54,9 +54,7 @@ def test_a_model_comes_back_from_its_folder_frozen_and_in_eval_mode(
 
 
 @pytest.mark.parametrize("precision", [Precision.bf16, Precision.fp16])
-def test_the_base_has_the_asked_precision(
-    tiny: Tiny, precision: Precision, tmp_path: Path
-) -> None:
+def test_the_base_has_the_asked_precision(tiny: Tiny, precision: Precision, tmp_path: Path) -> None:
     tiny("llama").save_pretrained(tmp_path)
     dtype = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}[precision]
     for folder in (tmp_path, None):

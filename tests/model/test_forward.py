@@ -67,7 +67,9 @@ def set_adapter(model: torch.nn.Module) -> None:
 
 
 def gradients_of(model: torch.nn.Module) -> Gradients:
-    return {n: p.grad for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+    return {
+        n: p.grad for n, p in model.named_parameters() if p.requires_grad and p.grad is not None
+    }
 
 
 def reference(

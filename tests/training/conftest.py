@@ -13,9 +13,7 @@ from exp.config.schema import (
     Accelerator,
     Attention,
     Compile,
-    Layout,
     LoraConfig,
-    LossOn,
     ModelConfig,
     Precision,
     TrainConfig,
@@ -178,5 +176,3 @@ def training(tmp_path: Path) -> Callable[..., Training]:
         )
 
     return build
-
-

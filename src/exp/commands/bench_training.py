@@ -82,7 +82,7 @@ def _is_synthetic(bench: MeasurementConfig) -> bool:
 
 
 def _num_examples(bench: MeasurementConfig) -> int:
-    return (bench.warmup_steps + bench.steps) * bench.batch_size
+    return (1 + bench.warmup_steps + bench.steps) * bench.batch_size
 
 
 def _synthetic(foundation: Foundation, config: BenchConfig) -> TokenStore:

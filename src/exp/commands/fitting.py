@@ -25,6 +25,7 @@ from exp.metrics.score_sheet import score_predictions
 from exp.model.forward import choose_layout
 from exp.model.merge import merged_for_inference
 from exp.records import Derived, Example
+from exp.rundir import RunDir
 from exp.training.checkpoint import ADAPTER, ADAPTER_CONFIG
 from exp.training.validation import Validate
 
@@ -97,9 +98,10 @@ def cached_predictor(
     cache: PredictionCache | None,
     checkpoint: Path | None,
     label: str,
+    run: RunDir | None = None,
 ) -> Predictor:
     """Build the predictor of the base model, or of the base with a checkpoint's adapter."""
-    settings = generation_settings(foundation, config)
+    settings = generation_settings(foundation, config, run)
     adapter = [] if checkpoint is None else [checkpoint / ADAPTER, checkpoint / ADAPTER_CONFIG]
     context = key_context(
         model=config.model,
@@ -114,11 +116,15 @@ def cached_predictor(
 
 
 def validator(
-    foundation: Foundation, config: TrainConfig, model: PeftModel, examples: Sequence[Example]
+    foundation: Foundation,
+    config: TrainConfig,
+    model: PeftModel,
+    examples: Sequence[Example],
+    run: RunDir,
 ) -> Validate:
     """Return a function that scores the model as it is now, by the task's own metrics."""
     task = foundation.task
-    predictor = Predictor(foundation.renderer, generation_settings(foundation, config))
+    predictor = Predictor(foundation.renderer, generation_settings(foundation, config, run))
     base: PreTrainedModel = model.get_base_model()  # type: ignore[assignment]
 
     def validate() -> Mapping[str, float]:

@@ -2,20 +2,22 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from exp.config.groups import main_folder
-from exp.config.schema import Accelerator
+from exp.config.schema import Accelerator, Constrain, Strategy
 from exp.data.render import Renderer
 from exp.data.task import Task, load_task
-from exp.generation.settings import CPU_SLOTS, GPU_SLOTS, GenerationSettings
+from exp.generation.settings import CPU_SLOTS, GPU_SLOTS, GenerationSettings, fold_tokens
+from exp.generation.template import read_template
 from exp.hardware.machine import read_capability, read_versions
 from exp.hardware.probe import run_probe
 from exp.hardware.profiles import load_profiles
 from exp.hardware.resolver import ResolvedHardware, Wishes, resolve_hardware
 from exp.model.source import ModelFiles, locate_model
 from exp.model.tokenizer import load_chat_format
+from exp.rundir import RunDir
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,19 +70,49 @@ def open_base(foundation: Foundation, config: Any) -> "PreTrainedModel":
     """Load the frozen base onto the device that was settled."""
     from exp.hardware.process import apply_to_process
     from exp.model.base import load_base
+    from exp.model.packed_linear import pack_linears
 
     apply_to_process(foundation.hardware)
     model = load_base(config.model, foundation.files, foundation.hardware.precision, config.seed)
     if foundation.hardware.accelerator is Accelerator.cuda:
-        model = model.to("cuda")  # type: ignore[arg-type]
+        return model.to("cuda")  # type: ignore[arg-type]
+    pack_linears(model)
     return model
 
 
-def generation_settings(foundation: Foundation, config: Any) -> GenerationSettings:
-    """Close the generation settings: stop tokens from the template, slots from the device."""
+def generation_settings(
+    foundation: Foundation, config: Any, run: RunDir | None = None
+) -> GenerationSettings:
+    """Close the generation settings: stop tokens, slots, schema, and what completions look like.
+
+    Args:
+        foundation: Device, task, tokenizer.
+        config: Its `generation` has a token limit.
+        run: Keeps the template of the training completions; None drafts from the input alone.
+
+    Raises:
+        ConfigError: The schema says something that decoding cannot be held to.
+    """
+    generation, renderer = config.generation, foundation.renderer
     on_cpu = foundation.hardware.accelerator is Accelerator.cpu
-    return GenerationSettings(
-        config=config.generation,
-        stop_ids=foundation.renderer.stop_ids,
-        num_slots=config.generation.slots or (CPU_SLOTS if on_cpu else GPU_SLOTS),
+    settings = GenerationSettings(
+        config=generation,
+        stop_ids=renderer.stop_ids,
+        num_slots=generation.slots or (CPU_SLOTS if on_cpu else GPU_SLOTS),
     )
+    if generation.strategy is not Strategy.greedy:
+        return settings
+    if generation.constrain is Constrain.schema:
+        from exp.generation.constraint import Constraint
+
+        assert foundation.task.schema is not None
+        constraint = Constraint(foundation.task.schema, renderer.tokenizer, renderer.stop_ids)
+        settings = replace(settings, constraint=constraint)
+    if generation.drafting:
+        known = run is not None and run.template.is_file()
+        settings = replace(
+            settings,
+            template=read_template(run.template) if run is not None and known else None,
+            folded=fold_tokens(renderer.tokenizer),
+        )
+    return settings

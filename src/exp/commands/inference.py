@@ -53,7 +53,7 @@ def open_subject(
             where="generation.max_new_tokens",
             fix="generation.max_new_tokens=256",
         )
-    settings = generation_settings(foundation, config)
+    settings = generation_settings(foundation, config, run)
     adapter = [] if checkpoint is None else [checkpoint / ADAPTER, checkpoint / ADAPTER_CONFIG]
     context = key_context(
         model=config.model,

@@ -22,6 +22,7 @@ from exp.config.resolve import Resolved
 from exp.config.schema import TrainConfig
 from exp.data.tokens import TokenStore
 from exp.generation.cache.store import PredictionCache
+from exp.generation.template import learn_template, write_template
 from exp.model.lora import attach_lora, set_adapter_weights
 from exp.model.merge import merged_for_inference
 from exp.report.console import print_derived
@@ -61,6 +62,8 @@ def _train(
     run_dir, task = session.run, foundation.task
     model = open_base(foundation, config)
     data = prepare_data(foundation, config, model, tokens)
+    if in_first_process():
+        write_template(run_dir.template, learn_template(tokens))
     session.note_derived(data.derived)
     print_derived(session.derived)
     limits = {"validation": config.training.validation_limit, "test": config.training.test_limit}
@@ -91,7 +94,9 @@ def _train(
             config=config,
             hardware=foundation.hardware,
             run=run_dir,
-            validate=validator(foundation, config, adapted, examples.get("validation", [])),
+            validate=validator(
+                foundation, config, adapted, examples.get("validation", []), run_dir
+            ),
             record=session.record,
             base_name=config.model.hub_id or config.model.name,
             identity=run_identity(foundation, config, task.split("train").content_key),
@@ -102,7 +107,8 @@ def _train(
             return
         best = find_checkpoint(run_dir, "best")
         set_adapter_weights(adapted, read_checkpoint(best).adapter, str(best))
-        predictor = cached_predictor(foundation, config, cache, best, f"{task.name}/{run_dir.name}")
+        label = f"{task.name}/{run_dir.name}"
+        predictor = cached_predictor(foundation, config, cache, best, label, run_dir)
         with merged_for_inference(adapted):
             for split, rows in examples.items():
                 scored = score_split(

@@ -7,7 +7,7 @@ from typing import Any
 from exp.config.fields import closest
 from exp.config.overrides import Given
 from exp.config.ranges import ranges
-from exp.config.schema import Schedule, Strategy, Weights
+from exp.config.schema import Constrain, OutputFormat, Schedule, Strategy, Weights
 from exp.config.section import Section
 from exp.config.signatures import lora_config_fields, trainer_arguments
 from exp.errors import ConfigError
@@ -207,4 +207,19 @@ def _generation(config: Any, given: Given) -> Iterator[ConfigError]:
             "generation.strategy=beam needs more than one beam.",
             where=given.where("generation.num_beams"),
             fix="generation=beam, or generation.num_beams=5",
+        )
+    if generation.constrain is not Constrain.schema:
+        return
+    if generation.strategy is not Strategy.greedy:
+        yield ConfigError(
+            "generation.constrain=schema goes with greedy decoding only, not with "
+            f"generation.strategy={generation.strategy.name}.",
+            where=given.where("generation.constrain"),
+            fix="generation=greedy, or generation.constrain=none",
+        )
+    if config.task.schema is None or config.task.output_format is not OutputFormat.json:
+        yield ConfigError(
+            "generation.constrain=schema needs a task with JSON outputs and a schema.",
+            where=given.where("generation.constrain"),
+            fix="task.schema=<a JSON Schema file>, or generation.constrain=none",
         )

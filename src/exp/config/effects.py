@@ -49,6 +49,7 @@ IDLE: dict[str, Idle] = {
         f"generation.{name}": _unless_strategy(Strategy.beam)
         for name in ("num_beams", "no_repeat_ngram_size", "length_penalty")
     },
+    "generation.drafting": _unless_strategy(Strategy.greedy),
     "scheduler.decay_fraction": _if(
         lambda c: c.scheduler.kind is not Schedule.wsd, "only scheduler.kind=wsd has a decay phase"
     ),

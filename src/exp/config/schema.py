@@ -79,6 +79,11 @@ class Strategy(Enum):
     beam = "beam"
 
 
+class Constrain(Enum):
+    none = "none"
+    schema = "schema"
+
+
 class TrackerKind(Enum):
     none = "none"
     wandb = "wandb"
@@ -176,8 +181,9 @@ class QuantizationConfig(Section):
 class OptimizerConfig(Section):
     name: str = "adamw"
     """The optimizer; adamw is torch's, fused where the device has it."""
-    lr: float = 1e-3
-    """Peak learning rate."""
+    lr: float = 2e-3
+    """Peak learning rate. Models of some 0.1B parameters take up to 3e-3, of 1B and more 2e-4 to
+    1e-3."""
     weight_decay: float = 0.0
     """Decoupled weight decay, per step and learning rate."""
     beta1: float = 0.9
@@ -211,7 +217,7 @@ class TrainingConfig(Section):
     """Optimizer steps. null: as many as `epochs` gives."""
     minutes: float | None = None
     """Wall-clock limit of training in minutes; validation counted in. Makes runs irreproducible."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Examples per optimizer step, over all devices. The gradient depends on this alone, not on
     how the step is cut into micro-batches."""
     micro_batch_size: int | None = None
@@ -308,7 +314,13 @@ class GenerationConfig(Section):
     """Tokens of a completion at the most. null: one and a half times the longest training
     completion, plus 16."""
     slots: int | None = None
-    """Rows that are decoded side by side. null: what the memory admits."""
+    """Rows that are decoded side by side. null: what suits the device, fewer where
+    its memory is short."""
+    drafting: bool = True
+    """greedy only: propose what the input and the training completions suggest, and verify it. The
+    output is the same, in fewer forwards."""
+    constrain: Constrain = Constrain.none
+    """greedy only: schema admits only completions that obey task.schema."""
     temperature: float = 1.0
     """sample only: divides the logits."""
     top_k: int | None = None
@@ -361,8 +373,8 @@ class MeasurementConfig(Section):
     steps: int = 2
     """training only: optimizer steps under the clock, per repetition."""
     warmup_steps: int = 1
-    """training only: steps before the clock starts; the first shows that all variants compute the
-    same loss."""
+    """training only: steps before the clock starts. One more comes before them, without dropout, by
+    which all variants show that they compute the same loss."""
     batch_size: int = 32
     """training only: examples per optimizer step, the same ones for every variant."""
     micro_batch_size: int = 8

@@ -79,6 +79,11 @@ class Renderer:
         self._drop_double_bos(bos_id)
         self.digest = self._digest()
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._tokenizer
+
     def render(self, examples: Sequence[Example]) -> list[Rendered]:
         """Render examples; those without an output get an empty completion."""
         prompts = self.render_prompts([example.input for example in examples])

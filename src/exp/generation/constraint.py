@@ -37,9 +37,10 @@ class Constraint:
         self, schema: dict[str, Any], tokenizer: Tokenizer, stop_ids: Sequence[int]
     ) -> None:
         self._schema = schema
-        self._grammar = LLMatcher.grammar_from_json_schema(schema, overrides=COMPACT)
+        self._grammar = LLMatcher.grammar_from_json_schema(schema, overrides=COMPACT)  # type: ignore[arg-type]
+        self._size = tokenizer.get_vocab_size()
         self._vocabulary = LLTokenizer(
-            tokenizer.to_str(), n_vocab=tokenizer.get_vocab_size(), eos_token=list(stop_ids)
+            tokenizer.to_str(), n_vocab=self._size, eos_token=list(stop_ids)
         )
         _, complaints = LLMatcher.validate_grammar_with_warnings(self._grammar, self._vocabulary)
         if complaints:
@@ -54,7 +55,7 @@ class Constraint:
 
     def guide(self) -> "Guide":
         """Return the state of a completion that has not begun."""
-        return Guide(self._start.deep_copy())
+        return Guide(self._start.deep_copy(), self._size)
 
     @cached_property
     def digest(self) -> str:
@@ -66,8 +67,8 @@ class Constraint:
 class Guide:
     """What one row may write next."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, vocabulary_size: int) -> None:
+        self._matcher, self._size = matcher, vocabulary_size
 
     @property
     def complete(self) -> bool:
@@ -77,12 +78,13 @@ class Guide:
 
     def admits(self, token: int) -> bool:
         """Tell whether a token may come next; a stop token may where the value is whole."""
-        return bool(self._matcher.validate_tokens([token]))
+        # A model's vocabulary is often padded: logits without a token behind them.
+        return token < self._size and bool(self._matcher.validate_tokens([token]))
 
     def admitted(self) -> NDArray[np.bool_]:
         """(vocabulary,) True at the tokens that may come next."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        return np.unpackbits(bits, bitorder="little").astype(bool)
+        return np.unpackbits(bits, count=self._size, bitorder="little").astype(bool)
 
     def take(self, token: int) -> list[int]:
         """Write a token; return those that must follow it and are now written, too."""

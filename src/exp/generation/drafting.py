@@ -40,7 +40,7 @@ class Odds:
     def of(self, source: Source) -> float:
         """Estimate the probability that the source's next token is right."""
         kind, grade = source
-        prior = _PRIORS.get(source, (grade + 0.5) / 10 if kind == TEMPLATE else 0.6)
+        prior = _PRIORS.get(source, (grade + 0.5) / 11 if kind == TEMPLATE else 0.75)
         right, tried = self.right.get(source, 0), self.tried.get(source, 0)
         return (right + PRIOR_WEIGHT * prior) / (tried + PRIOR_WEIGHT)
 
@@ -123,7 +123,10 @@ class Drafter:
             produced: The completion so far.
             limit: Tokens at the most.
         """
-        context = [START, *produced] if len(produced) < LONGEST_CONTEXT else [*produced[-LONGEST_CONTEXT:]]
+        context = [
+            *([START] if len(produced) < LONGEST_CONTEXT else []),
+            *produced[-LONGEST_CONTEXT:],
+        ]
         keys = self._keys(produced[-LONGEST_MATCH:])
         tokens: list[int] = []
         sources: list[Source] = []

@@ -162,9 +162,7 @@ class Engine:
             self._prefix_ids, self._prefix, kept = ids, store.states[:, :, 0], length
         return self._prefix[:, :, :, :kept].contiguous()
 
-    def _fill(
-        self, store: SlotStore, rows: list[Row], first: int, drafter: Drafter | None
-    ) -> None:
+    def _fill(self, store: SlotStore, rows: list[Row], first: int, drafter: Drafter | None) -> None:
         """Compute the prompts of the rows from `first` on, in forwards of bounded size."""
         budget = self._budget(store.prefix_length + store.slot_tokens)
         while first < len(rows):
@@ -233,7 +231,9 @@ class Engine:
                 every[place] = token
             ends = [(row, start, end) for row, start, end, _ in refused]
 
-    def _likeliest(self, states: Tensor, admitted: Sequence[NDArray[np.bool_]] | None = None) -> Tensor:
+    def _likeliest(
+        self, states: Tensor, admitted: Sequence[NDArray[np.bool_]] | None = None
+    ) -> Tensor:
         """(outputs,) the likeliest token behind each state, among the admitted ones."""
         piece = max(1, MOST_LOGITS // self._vocabulary)
         found = []
@@ -241,7 +241,6 @@ class Engine:
             logits = logits_of(self.head, states[start : start + piece])
             if admitted is not None:
                 mask = torch.from_numpy(np.stack(admitted[start : start + piece])).to(logits.device)
-                # A vocabulary is often padded; no token stands behind the logits at its end.
                 logits[:, mask.shape[1] :] = float("-inf")
                 logits[:, : mask.shape[1]].masked_fill_(~mask, float("-inf"))
             found.append(logits.argmax(dim=-1))

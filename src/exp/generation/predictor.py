@@ -58,9 +58,8 @@ class Predictor:
 
         Args:
             examples: Rows; their outputs are not looked at.
-            load_model: Called at most once, if a row is not in the cache. With a context its model
-                is kept for further calls. Must return the causal
-                LM in eval mode, merged.
+            load_model: Called at most once, if a row is not in the cache. Must return the causal
+                LM in eval mode, merged. With a context the model is kept for further calls.
             advance: Called with the number of rows that came in.
         """
         prompts = self.renderer.render_prompts([example.input for example in examples])

@@ -18,14 +18,17 @@ def generate_with_transformers(
     requests: Sequence[Request],
     settings: GenerationSettings,
     on_finished: Callable[[int, Completion], None],
+    *,
+    key_value_cache: bool = True,
 ) -> None:
     """Decode left-padded batches of rows of like length.
 
     Sampled rows run one at a time, each from its own seed, so that no row depends on its batch.
+    Without `key_value_cache` every token computes all before it anew: a plain reference.
     """
     implementation = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
-    options = _options(settings)
+    options = _options(settings, key_value_cache)
     size = 1 if settings.config.strategy is Strategy.sample else settings.num_slots
     order = sorted(range(len(requests)), key=lambda row: -len(requests[row].prompt_ids))
     try:
@@ -53,7 +56,7 @@ def _batch(
     for row, request in enumerate(requests):
         ids[row, longest - len(request.prompt_ids) :] = torch.tensor(list(request.prompt_ids))
         mask[row, longest - len(request.prompt_ids) :] = 1
-    produced = model.generate(
+    produced = model.generate(  # type: ignore[operator]
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         generation_config=options,
@@ -68,7 +71,7 @@ def _cut(token_ids: list[int], options: TransformersGenerationConfig) -> Complet
     return Completion(tuple(token_ids), "length")
 
 
-def _options(settings: GenerationSettings) -> TransformersGenerationConfig:
+def _options(settings: GenerationSettings, key_value_cache: bool) -> TransformersGenerationConfig:
     """Build the options from zero: nothing of the model's own generation_config is in them."""
     config: GenerationConfig = settings.config
     options: dict[str, Any] = {
@@ -77,7 +80,7 @@ def _options(settings: GenerationSettings) -> TransformersGenerationConfig:
         # Finished rows are filled with it; what comes behind a stop token is cut off by position.
         "pad_token_id": settings.stop_ids[0],
         "do_sample": False,
-        "use_cache": True,
+        "use_cache": key_value_cache,
     }
     if config.strategy is Strategy.sample:
         options |= {

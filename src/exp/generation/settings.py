@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Tokenizer
 
-from exp.config.schema import GenerationConfig
+from exp.config.schema import GenerationConfig, Strategy
 from exp.data.tokens import TokenStore
 from exp.records import Derived
 
@@ -23,7 +23,9 @@ LONGER_THAN_TRAINING = 1.5
 SPARE_TOKENS = 16
 
 
-def with_token_limit(config: GenerationConfig, train: TokenStore) -> tuple[GenerationConfig, Derived]:
+def with_token_limit(
+    config: GenerationConfig, train: TokenStore
+) -> tuple[GenerationConfig, Derived]:
     """Set max_new_tokens by the longest training completion, where it is not set."""
     if config.max_new_tokens is not None:
         return config, Derived("generation.max_new_tokens", config.max_new_tokens, "as set")
@@ -62,6 +64,13 @@ class GenerationSettings:
     def max_new_tokens(self) -> int:
         assert self.config.max_new_tokens is not None
         return self.config.max_new_tokens
+
+    @property
+    def drafting_digest(self) -> str | None:
+        """Says what drafts are proposed from; None where there are none."""
+        if not self.config.drafting or self.config.strategy is not Strategy.greedy:
+            return None
+        return "input alone" if self.template is None else self.template.digest
 
 
 def fold_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:

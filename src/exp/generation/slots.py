@@ -107,7 +107,11 @@ class SlotStore:
         rows, widest, total = len(counts), max(counts), sum(counts)
         even = total == rows * widest
         stream = [token for part in tokens for token in part]
-        slots, positions, rectangle, real, outputs = [], [], [], [], []
+        slots: list[int] = []
+        positions: list[int] = []
+        rectangle: list[int] = []
+        real: list[int] = []
+        outputs: list[int] = []
         done = 0
         for row, (start, count, wanted) in enumerate(zip(starts, counts, num_outputs, strict=True)):
             slots += [first + row] * count

@@ -23,7 +23,7 @@ START = -1
 
 LONGEST_CONTEXT = 5
 MOST_COMPLETIONS = 4000
-"""Completions that are counted, spread over the training rows: keys and punctuation show in fewer."""
+"""Completions that are counted, spread over the split; keys and punctuation show in fewer."""
 
 SMALLEST_COUNT = 3
 """Contexts seen less often say nothing yet."""
@@ -115,7 +115,7 @@ def read_template(path: Path) -> Template:
 
 def _to_bytes(template: Template) -> bytes:
     contexts, found = template.table.keys(), template.table.values()
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "contexts": np.array([token for context in contexts for token in context], np.int32),
         "lengths": np.array([len(context) for context in contexts], np.int32),
         "counts": np.array([len(pairs) for pairs in found], np.int32),

@@ -81,7 +81,9 @@ def stream_attention(
     suffix_key, suffix_value = rectangle(key), rectangle(value)
     if prefix_key is not None and prefix_value is not None:
         suffix_key = torch.cat([prefix_key.expand(num_suffixes, -1, -1, -1), suffix_key], dim=2)
-        suffix_value = torch.cat([prefix_value.expand(num_suffixes, -1, -1, -1), suffix_value], dim=2)
+        suffix_value = torch.cat(
+            [prefix_value.expand(num_suffixes, -1, -1, -1), suffix_value], dim=2
+        )
     suffix_out = _attend(
         rectangle(query), suffix_key, suffix_value, prefix_length, scaling, dropout, softcap
     )

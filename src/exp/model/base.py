@@ -7,6 +7,7 @@ import torch
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from exp.config.schema import ModelConfig, Precision
 from exp.errors import ModelError
@@ -37,6 +38,7 @@ def load_base(
         ModelError: The files do not hold a causal LM that transformers can build, or the body and
             the head do not give the model's own logits.
     """
+    disable_progress_bar()  # a local file is read in a second
     dtype = DTYPES[precision]
     if files.folder is None:
         model = _random_model(config.architecture, dtype, seed)

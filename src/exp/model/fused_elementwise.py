@@ -7,7 +7,7 @@ the gradient needs. They replace only what a probe finds to be equal.
 """
 
 import types
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ def fuse_elementwise(model: nn.Module) -> int:
     """
     fused = 0
     for module in model.modules():
-        if _is_norm(module) and _agrees(module, _fused_norm, module.weight.shape[0]):
+        if _is_norm(module) and _agrees(module, _fused_norm, cast(Tensor, module.weight).shape[0]):
             module.forward = types.MethodType(_fused_norm, module)
             fused += 1
         elif _is_gated_mlp(module):
@@ -32,7 +32,7 @@ def fuse_elementwise(model: nn.Module) -> int:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return (
+    return bool(
         type(module).__name__.endswith("RMSNorm")
         and isinstance(getattr(module, "weight", None), nn.Parameter)
         and module.weight.ndim == 1

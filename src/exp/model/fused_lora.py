@@ -34,7 +34,8 @@ def fuse_lora(model: PeftModel) -> int:
             (dropout,) = module.lora_dropout.values()
             rate = dropout.p if isinstance(dropout, nn.Dropout) else 0.0
             shared = masks.setdefault(rate, InputMasks(rate)) if rate else None
-            module.forward = types.MethodType(partial(_fused_forward, masks=shared), module)
+            forward = types.MethodType(partial(_fused_forward, masks=shared), module)
+            module.forward = forward  # type: ignore[method-assign]
             fused += 1
     return fused
 

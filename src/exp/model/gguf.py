@@ -4,6 +4,7 @@ import hashlib
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -39,12 +40,18 @@ def _convert(gguf_file: Path, folder: Path) -> None:
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
-    options = {}
+    disable_progress_bar()
+
+    options: dict[str, Any] = {}
     if hasattr(transformers, "GgufConfig"):
         # Since 5.20 GGUF weights stay packed unless one asks for plain ones.
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    source = {"pretrained_model_name_or_path": gguf_file.parent, "gguf_file": gguf_file.name}
+    source: dict[str, Any] = {
+        "pretrained_model_name_or_path": gguf_file.parent,
+        "gguf_file": gguf_file.name,
+    }
     try:
         tokenizer = AutoTokenizer.from_pretrained(**source)
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, **options)
@@ -57,7 +64,7 @@ def _convert(gguf_file: Path, folder: Path) -> None:
     # transformers refuses to save a model that it still takes for a quantised one.
     if getattr(model.config, "quantization_config", None) is not None:
         del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
+    model.hf_quantizer = None  # type: ignore[assignment]  # plain attributes, not modules
+    model.is_quantized = False  # type: ignore[assignment]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -127,7 +127,7 @@ def adapter_config(model: PeftModel, base_name: str) -> dict[str, Any]:
     config["base_model_name_or_path"] = base_name
     config["inference_mode"] = True
     if not isinstance(config["target_modules"], str):
-        # "all-linear" becomes a list of every layer's full name; vLLM knows layers by the last word.
+        # "all-linear" becomes a list of full names; vLLM knows layers by the last word.
         config["target_modules"] = {name.rsplit(".", 1)[-1] for name in config["target_modules"]}
     if getattr(model, _START, None):
         # PEFT scales by alpha / r, or by alpha / sqrt(r); both must stay what they were.
@@ -172,7 +172,7 @@ def _init(config: LoraConfig) -> Any:
 
 
 def _check_init(config: LoraConfig) -> list[ConfigError]:
-    """Refuse starts that would need more than the base, and combinations that no file could hold."""
+    """Refuse starts that need more than the base, and combinations that no file could hold."""
     init = _init(config)
     if init not in INITS:
         names = ", ".join(name for name in INITS if isinstance(name, str))
@@ -186,8 +186,8 @@ def _check_init(config: LoraConfig) -> list[ConfigError]:
     if init in SUBTRACTED_INITS and (config.dora or config.peft.get("use_dora")):
         return [
             ConfigError(
-                f"lora.init={init} changes the base's weights, whose norms lora.dora=true keeps; no "
-                "adapter file can hold both.",
+                f"lora.init={init} changes the base's weights, whose norms lora.dora=true keeps; "
+                "no adapter file can hold both.",
                 where="lora.init",
                 fix="lora.dora=false, or lora.init=null",
             )
@@ -209,8 +209,8 @@ def _check_targets(model: PreTrainedModel, config: LoraConfig) -> list[ConfigErr
     if unmatched:
         errors.append(
             ConfigError(
-                f"lora.target_modules names {', '.join(unmatched)}, but the model has no such linear "
-                f"layer; it has {', '.join(sorted(linear))}.",
+                f"lora.target_modules names {', '.join(unmatched)}, but the model has no such "
+                f"linear layer; it has {', '.join(sorted(linear))}.",
                 where="lora.target_modules",
                 fix=f"lora.target_modules=[{','.join(sorted(linear - {'lm_head'}))}]",
             )
@@ -218,8 +218,8 @@ def _check_targets(model: PreTrainedModel, config: LoraConfig) -> list[ConfigErr
     if "lm_head" in config.target_modules and model.config.get_text_config().tie_word_embeddings:
         errors.append(
             ConfigError(
-                "lora.target_modules names lm_head, whose weight this model ties to its embeddings; a "
-                "merged adapter would change both.",
+                "lora.target_modules names lm_head, whose weight this model ties to its "
+                "embeddings; a merged adapter would change both.",
                 where="lora.target_modules",
                 fix='drop lm_head, or use lora.target_modules=["all-linear"], which leaves it out',
             )

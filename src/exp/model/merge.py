@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -26,10 +27,10 @@ def merged_for_inference(model: nn.Module) -> Iterator[None]:
     model.eval()
     try:
         for layer in layers:
-            base = layer.base_layer
+            base = cast(nn.Linear, layer.base_layer)
             saved.append((layer, base.weight.data, layer.__dict__.get("forward")))
             base.weight.data = _merged_weight(layer)
-            layer.forward = base.forward
+            layer.forward = base.forward  # type: ignore[method-assign,assignment]
         yield
     finally:
         for layer, weight, forward in saved:
@@ -61,10 +62,11 @@ def _can_merge(layer: PeftLinear) -> bool:
 
 @torch.no_grad()
 def _merged_weight(layer: PeftLinear) -> Tensor:
-    base = layer.base_layer.weight
+    base = cast(nn.Linear, layer.base_layer).weight
     total = base.float()
     for name in layer.active_adapters:
-        a, b = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()
+        a = cast(nn.Linear, layer.lora_A[name]).weight.float()
+        b = cast(nn.Linear, layer.lora_B[name]).weight.float()
         total = total + layer.scaling[name] * (b @ a)
     return total.to(base.dtype)
 
@@ -72,5 +74,6 @@ def _merged_weight(layer: PeftLinear) -> Tensor:
 def merge_for_good(model: PeftModel) -> None:
     """Merge every plain LoRA layer and keep it so; for models that are only used from then on."""
     for layer in [m for m in model.modules() if isinstance(m, PeftLinear) and _can_merge(m)]:
-        layer.base_layer.weight.data = _merged_weight(layer)
-        layer.forward = layer.base_layer.forward
+        base = cast(nn.Linear, layer.base_layer)
+        base.weight.data = _merged_weight(layer)
+        layer.forward = base.forward  # type: ignore[method-assign,assignment]

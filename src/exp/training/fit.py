@@ -22,6 +22,7 @@ from exp.model.forward import enable_checkpointing, prepare_for_layout
 from exp.model.lora import set_adapter_weights
 from exp.rundir import RunDir
 from exp.training.checkpoint import Checkpoint
+from exp.training.compile import compiled, eagerly
 from exp.training.interruption import EXIT_CODES, Interrupted, Interruption
 from exp.training.module import LoraModule, Record
 from exp.training.optimizer_state import tensors_to_optimizer
@@ -95,7 +96,7 @@ def fit(
         model, config, data.plan.num_steps, hardware.fused_optimizer, record, data.first_step
     )
     validation = Validation(
-        run, config, data.plan, validate, record, base_name, identity, progress
+        run, config, data.plan, eagerly(validate), record, base_name, identity, progress
     )
     interruption = Interruption()
     callbacks: list[Callback] = [validation, interruption]
@@ -148,7 +149,8 @@ def run_trainer(
     with warnings.catch_warnings():
         # Batches are token ids: preparing them in the training process is no bottleneck.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(module, datamodule=data)
+        with compiled(module.causal_lm, hardware.compile):
+            trainer.fit(module, datamodule=data)
     return trainer
 
 
@@ -159,9 +161,7 @@ class _RestoreOptimizer(Callback):
         self._start = start
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        state = tensors_to_optimizer(
-            self._start.optimizer_tensors, self._start.state["optimizer"]
-        )
+        state = tensors_to_optimizer(self._start.optimizer_tensors, self._start.state["optimizer"])
         (optimizer,) = trainer.optimizers
         optimizer.load_state_dict(state)
 

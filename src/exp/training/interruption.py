@@ -1,4 +1,4 @@
-"""End a run at the next step boundary when it is told to stop, with a checkpoint and the right code.
+"""End a run at the next step boundary when told to stop, with a checkpoint and the right code.
 
 Lightning ends with exit code 0 after SIGTERM, so that a preempted run would look like a success.
 """
@@ -46,8 +46,13 @@ class Interruption(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop behind a whole step: half of one cannot be resumed exactly."""
-        if self.received is not None:
+        """Stop behind a whole step: half of one cannot be resumed exactly.
+
+        One process may have been told before the others; all stop behind the same step.
+        """
+        told = self.received is not None
+        if trainer.strategy.reduce_boolean_decision(told, all=False):
+            self.received = self.received or signal.SIGTERM
             trainer.should_stop = True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

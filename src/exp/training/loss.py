@@ -90,8 +90,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
                 logits *= scale
             logits = _squash(logits, softcap)
             target = labels[chunk].unsqueeze(1)
-            # The likeliest token's probability is 1 / sum(exp(logit - largest)), so the softmax that
-            # the gradient needs anyway yields the loss without a pass of its own.
+            # The likeliest token's probability is 1 / sum(exp(logit - largest)), so the softmax
+            # that the gradient needs anyway yields the loss without a pass of its own.
             largest, at_largest = logits.max(dim=1, keepdim=True)
             at_label = logits.gather(1, target)
             slope = torch.softmax(logits, dim=1)

@@ -67,11 +67,12 @@ class LoraModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Put every module in train mode: transformers hands models out in eval mode, and
-        Lightning keeps what it is given, so dropout and checkpointing would silently be off."""
+        Lightning keeps what it is given, so dropout and checkpointing would silently be off.
+        """
         self.train()
         if self.trainer.world_size > 1:
             # Gradients are summed once a step, below; DDP's own averaging would come per backward.
-            self.trainer.model.require_backward_grad_sync = False  # type: ignore[union-attr,assignment]
+            self.trainer.model.require_backward_grad_sync = False  # type: ignore[union-attr]
 
     def training_step(self, batch: StepBatches, batch_idx: int) -> None:
         """Take one optimizer step over all micro-batches of the batch."""
@@ -95,9 +96,10 @@ class LoraModule(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip; Lightning calls this with unscaled gradients, and clips itself only in automatic
-        optimization."""
+        optimization.
+        """
         limit = self._config.training.gradient_clip_norm
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
         self._since.gradient_norm = torch.nn.utils.clip_grad_norm_(
             parameters, float("inf") if limit is None else limit
         )
@@ -114,7 +116,7 @@ class LoraModule(lightning.LightningModule):
         return loss.detach()
 
     def _seed_dropout(self, step: int, micro_batch: int) -> None:
-        """Make dropout a function of (seed, step, micro-batch, rank), so that resuming repeats it."""
+        """Let dropout follow from (seed, step, micro-batch, rank), so that resuming repeats it."""
         if self._config.lora.dropout > 0:
             place = f"{self._config.seed}/{step}/{micro_batch}/{self.global_rank}"
             digest = hashlib.sha256(place.encode()).digest()
@@ -172,5 +174,3 @@ class _Since:
             "train/examples_per_second": self.examples / seconds,
             "train/tokens_per_second": self.tokens / seconds,
         }
-
-

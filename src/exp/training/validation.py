@@ -85,7 +85,12 @@ class Validation(Callback):
     ) -> None:
         """Validate where the plan says so, or where the time is up."""
         module: LoraModule = pl_module
-        time_is_up = self._deadline is not None and time.monotonic() >= self._deadline
+        time_is_up = False
+        if self._deadline is not None:
+            # Clocks differ by a hair, and a process that stopped alone would leave others waiting.
+            time_is_up = trainer.strategy.reduce_boolean_decision(
+                time.monotonic() >= self._deadline, all=False
+            )
         if time_is_up and module.step not in self._steps:
             log.info("training.minutes=%s is over", self._config.training.minutes)
         if module.step in self._steps or time_is_up:
@@ -111,7 +116,8 @@ class Validation(Callback):
             prune_checkpoints(self._run, self._config.training.keep_checkpoints)
         patience = self._config.training.patience
         if patience is not None and self.progress.stale >= patience:
-            log.info("no better %s in %d validations: stopping", self._config.task.monitor, patience)
+            monitor = self._config.task.monitor
+            log.info("no better %s in %d validations: stopping", monitor, patience)
             self.stopped_by = "patience"
             trainer.should_stop = True
 

@@ -57,7 +57,7 @@ HARDWARE = ResolvedHardware(
 
 @pytest.fixture
 def job() -> Job:
-    """Three steps of six examples, two to a micro-batch; one of them is warm-up."""
+    """Six examples a step, two a micro-batch: one step to check, one to warm up, one to measure."""
     config = TrainConfig(
         model=ModelConfig(name="tiny", weights=Weights.random, architecture=ARCHITECTURE),
         lora=LoraConfig(r=4, dropout=0.2),

@@ -1,10 +1,13 @@
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from exp.config.schema import Compile, Layout, LossOn
 from exp.data.batch import collate
+from exp.training.benchmark import measure
 from exp.training.benchmark.full_logits import IGNORED, token_labels
 from exp.training.benchmark.gemm_peak import measure_gemm_peak
 from exp.training.benchmark.ladder import LADDER
@@ -25,7 +28,7 @@ def test_all_rungs_do_the_same_work_and_reach_the_same_loss_and_gradient(measure
         assert other.loss == pytest.approx(first.loss, rel=1e-5), name
         assert other.gradient_norm == pytest.approx(first.gradient_norm, rel=1e-5), name
         assert other.useful_flops == first.useful_flops
-        assert (other.examples, other.own_tokens) == (12, first.own_tokens)
+        assert (other.examples, other.own_tokens) == (6, first.own_tokens)
         assert other.seconds > 0
 
 
@@ -45,6 +48,26 @@ def test_a_layout_that_the_model_does_not_have_is_not_measured(job):
     refused = {name for name, one in outcomes.items() if isinstance(one, NotMeasured)}
     assert refused == {"packed", "shared_prefix"}
     assert "window" in outcomes["packed"].reason
+
+
+@pytest.mark.slow
+def test_compiled_layers_reach_the_same_loss_and_gradient(job):
+    expected, compiled = (measure_rung(job, rung) for rung in LADDER[-2:])
+    assert isinstance(compiled, Measurement), compiled
+    assert compiled.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert compiled.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("tried to allocate"), "out of memory"),
+        (TorchDynamoException("no compiler\nat all"), "torch.compile failed: no compiler"),
+    ],
+)
+def test_a_rung_that_fails_says_why(job, monkeypatch, error, reason):
+    monkeypatch.setattr(measure, "compiled", Mock(side_effect=error))
+    assert measure_rung(job, LADDER[-1]) == NotMeasured(reason)
 
 
 def test_labels_stand_at_their_tokens_and_nowhere_else(job):

@@ -46,8 +46,10 @@ class KeyContext:
     length_penalty: float
     constraint: str | None
     """Digest of the grammar or schema that decoding obeys. None: free."""
+    drafting: str | None
+    """Digest of what drafts are proposed from. None: without. Roundings depend on it below fp32."""
     batch_policy: str
-    """How rows share a forward: slots, prefix, drafting. Roundings depend on it below fp32."""
+    """How rows share a forward: slots. Roundings depend on it below fp32."""
     tokenizer: str
     """Digest of tokenizer and chat template, because text is decoded with it."""
     code: str

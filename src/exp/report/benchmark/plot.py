@@ -10,7 +10,7 @@ from exp.training.benchmark.summary import RungSummary, Spread
 
 GIB = 2**30
 SPEED, MEMORY, INK, FAINT = "#3b6ea5", "#b9c4d0", "#2b2b2b", "#8a8a8a"
-BAR_HEIGHT, ROW_INCHES, FRAME_INCHES, WIDTH_INCHES = 0.62, 0.42, 1.15, 9.0
+BAR_HEIGHT, ROW_INCHES, FRAME_INCHES, WIDTH_INCHES = 0.62, 0.42, 1.3, 9.0
 # Room to the right of the longest bar for its figure.
 HEADROOM = 1.32
 
@@ -25,12 +25,13 @@ def plot_ladder(summaries: Sequence[RungSummary], subtitle: str, paths: Sequence
     """
     height = FRAME_INCHES + ROW_INCHES * len(summaries)
     figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
-    figure.suptitle(subtitle, x=0.01, ha="left", fontsize=9, color=FAINT)
+    heading = subtitle.replace("; ", "\n", 1)
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=9, color=FAINT)
     knows_memory = all(summary.peak_bytes is not None for summary in summaries)
     if knows_memory:
         speed, memory = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         peaks = [summary.peak_bytes for summary in summaries if summary.peak_bytes is not None]
-        _bars(memory, "peak memory, GiB", MEMORY, peaks, [f"{_gib(p):.2f}" for p in peaks], 1 / GIB)
+        _bars(memory, "peak memory, GiB", MEMORY, peaks, [f"{_gib(p):.3g}" for p in peaks], 1 / GIB)
     else:
         speed = figure.subplots()
     rates = [summary.examples_per_second for summary in summaries]

@@ -55,11 +55,12 @@ def model_size(model: PeftModel) -> ModelSize:
                 adapters += module.weight.numel()
             else:
                 frozen += module.weight.numel()
-    config = base.config.get_text_config()  # type: ignore[operator]
+    config = base.config.get_text_config()  # type: ignore[operator,union-attr]
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     attention = config.num_hidden_layers * heads * head_dim
-    return ModelSize(frozen, adapters, head.weight.numel(), attention)
+    num_head = head.weight.numel()  # type: ignore[operator]
+    return ModelSize(frozen, adapters, num_head, attention)
 
 
 def useful_flops(size: ModelSize, store: TokenStore, steps: Sequence[Step]) -> float:

@@ -15,7 +15,8 @@ class Rung:
         full_logits: Logits of every token, by the model's own forward and loss.
         length_aware: Examples of like length share a micro-batch.
         layout: How examples share a forward.
-        fused_lora: Our forward of LoRA layers in place of PEFT's.
+        fused: Our forwards of LoRA layers, norms and gated MLPs in place of PEFT's and
+            transformers'.
         compile: What torch.compile gets.
     """
 
@@ -24,7 +25,7 @@ class Rung:
     full_logits: bool = False
     length_aware: bool = True
     layout: Layout = Layout.padded
-    fused_lora: bool = False
+    fused: bool = False
     compile: Compile = Compile.off
 
 
@@ -34,12 +35,12 @@ LADDER = (
     Rung("label_rows", "+ logits of label rows only"),
     Rung("packed", "+ packed", layout=Layout.packed),
     Rung("shared_prefix", "+ shared prefix", layout=Layout.shared_prefix),
-    Rung("fused_lora", "+ fused LoRA", layout=Layout.shared_prefix, fused_lora=True),
+    Rung("fused", "+ fused LoRA, norms, MLPs", layout=Layout.shared_prefix, fused=True),
     Rung(
         "compile",
         "+ compiled layers",
         layout=Layout.shared_prefix,
-        fused_lora=True,
+        fused=True,
         compile=Compile.layers,
     ),
 )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from peft import PeftModel
+from torch._dynamo.exc import TorchDynamoException
 from transformers.utils.logging import disable_progress_bar
 
 from exp.config.schema import Accelerator, TrainConfig
@@ -32,6 +33,7 @@ from exp.training.benchmark.gemm_peak import measure_gemm_peak
 from exp.training.benchmark.ladder import Rung
 from exp.training.benchmark.memory import mark_memory
 from exp.training.benchmark.workload import LadderPlan, ladder_plan
+from exp.training.compile import compiled
 from exp.training.fit import run_trainer
 from exp.training.module import LoraModule, Record
 
@@ -45,7 +47,7 @@ class Job:
         files: The model's files.
         hardware: What the machine was found to do.
         store: The examples, as many as the steps take.
-        warmup_steps: Steps before the clock starts, the check step counted in.
+        warmup_steps: Steps between the check step and the start of the clock.
     """
 
     config: TrainConfig
@@ -103,6 +105,8 @@ def measure_rung(job: Job, rung: Rung) -> Measurement | NotMeasured:
             return _measure(job, rung)
     except torch.OutOfMemoryError:
         return NotMeasured("out of memory")
+    except TorchDynamoException as error:
+        return NotMeasured(f"torch.compile failed: {str(error).strip().splitlines()[0]}")
     except UserError as error:
         return NotMeasured(error.what)
 
@@ -119,23 +123,25 @@ def _measure(job: Job, rung: Rung) -> Measurement | NotMeasured:
     config, store = job.config, job.store
     model = load_base(config.model, job.files, job.hardware.precision, config.seed)
     choice = choose_layout(model, rung.layout, int(store.lengths.max()))
-    if choice.reason is not None and not rung.fused_lora:
+    if choice.reason is not None and not rung.fused:
         return NotMeasured(choice.reason)
     size_limit = config.training.micro_batch_size or config.training.batch_size
     plan = ladder_plan(
         store, config.training.batch_size, size_limit, choice.layout, rung.length_aware
     )
-    adapted = attach_lora(model.to(job.device), config.lora, config.seed, fuse=rung.fused_lora)  # type: ignore[arg-type]
+    adapted = attach_lora(model.to(job.device), config.lora, config.seed, fuse=rung.fused)  # type: ignore[arg-type]
     prepare_for_layout(model, choice.layout)
     checked: dict[str, float] = {}
 
     def record(step: int, epoch: int, values: Mapping[str, float]) -> None:
         checked.update(values)
 
-    _take_steps(job, rung, adapted, replace(plan, max_steps=1), 0, record, [WithoutDropout()])
-    clock = Stopwatch(job.warmup_steps, plan.num_steps)
-    _take_steps(job, rung, adapted, plan, 1, lambda *_: None, [clock])
-    timed = [plan.step(number) for number in range(job.warmup_steps, plan.num_steps)]
+    first_timed = 1 + job.warmup_steps
+    clock = Stopwatch(first_timed, plan.num_steps)
+    with compiled(model, rung.compile):
+        _take_steps(job, rung, adapted, replace(plan, max_steps=1), 0, record, [WithoutDropout()])
+        _take_steps(job, rung, adapted, plan, 1, lambda *_: None, [clock])
+    timed = [plan.step(number) for number in range(first_timed, plan.num_steps)]
     rows = [row for step in timed for members in step.micro_batches for row in members]
     # What is useful does not depend on the rung, so it is counted on the leanest cut.
     leanest = replace(plan, length_aware=True)
@@ -146,7 +152,7 @@ def _measure(job: Job, rung: Rung) -> Measurement | NotMeasured:
         useful_flops=useful_flops(
             model_size(adapted),
             store,
-            [leanest.step(number) for number in range(job.warmup_steps, plan.num_steps)],
+            [leanest.step(number) for number in range(first_timed, plan.num_steps)],
         ),
         peak_bytes=mark.peak_bytes(),
         loss=checked["train/loss"],

@@ -1,0 +1,57 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from exp.errors import CheckpointError
+from exp.model.lora import adapter_weights, load_lora
+from exp.training.checkpoint import find_checkpoint, read_checkpoint
+
+Build = Callable[..., Any]
+
+IDS = torch.arange(20).unsqueeze(0)
+
+
+@pytest.mark.parametrize("stop_after", [1, 9])
+def test_a_resumed_run_ends_with_the_same_bits(training: Build, stop_after: int) -> None:
+    # Epochs have four steps, so there is a checkpoint behind every step.
+    unbroken = training(validate_every=0.25, keep_checkpoints=99)
+    unbroken.fit()
+    start = read_checkpoint(unbroken.run.checkpoint(stop_after))
+    resumed = training(start=start)
+    assert resumed.fit().steps == 10
+    expected, found = adapter_weights(unbroken.model), adapter_weights(resumed.model)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    steps = [step for step, _, values in resumed.records if "train/loss" in values]
+    assert steps == list(range(stop_after + 1, 11))
+
+
+def test_a_checkpoint_of_another_run_is_refused(training: Build) -> None:
+    first = training(steps=1)
+    first.fit()
+    start = read_checkpoint(find_checkpoint(first.run, "last"))
+    start.state["identity"]["configuration"] = "other"
+    with pytest.raises(CheckpointError, match="another configuration"):
+        training(start=start).fit()
+
+
+def test_the_checkpoint_folder_loads_here_and_in_plain_peft(training: Build) -> None:
+    run = training(steps=3)
+    run.fit()
+    folder = find_checkpoint(run.run, "last")
+
+    @torch.no_grad()
+    def logits(model: PeftModel) -> torch.Tensor:
+        model.get_base_model().set_attn_implementation("sdpa")
+        found: torch.Tensor = model.eval()(input_ids=IDS).logits
+        return found
+
+    def untouched_base() -> Any:
+        return training().model.unload()
+
+    expected = logits(run.model)
+    assert torch.equal(logits(load_lora(untouched_base(), folder)), expected)
+    plain = logits(PeftModel.from_pretrained(untouched_base(), folder))
+    torch.testing.assert_close(plain, expected, rtol=1e-6, atol=1e-6)
