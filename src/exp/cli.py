@@ -136,6 +136,9 @@ def _configured(verb: str, words: list[str]) -> int:
     resolved = resolve(verb, config, checked.given)
     for warning in resolved.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    from exp.commands.console_log import log_to_console
+
+    log_to_console()  # before the command's libraries are imported, which have things to say
     return int(importlib.import_module(f"exp.commands.{verb}").run(resolved))
 
 

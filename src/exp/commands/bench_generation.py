@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from exp.commands.console_log import log_to_console
 from exp.commands.foundation import generation_settings, lay_foundation
 from exp.commands.subset import subset
 from exp.config.plain import to_plain
@@ -36,7 +35,6 @@ log = logging.getLogger(__name__)
 def run(resolved: Resolved) -> int:
     """Measure all rungs; write table and JSON."""
     config: BenchConfig = resolved.config
-    log_to_console()
     job = _job(config)
     measured, not_measured = measure_in_turns(job, LADDER, config.bench.repetitions, _show)
     # In a run the unmerged rungs round differently; the strongest baseline is the reference.
@@ -45,7 +43,8 @@ def run(resolved: Resolved) -> int:
         f"{config.model.name}, {job.hardware.precision.name} on {job.hardware.device_name}; "
         f"{config.task.name}, {len(job.prompts)} rows, {job.settings.num_slots} slots"
     )
-    print_table(COLUMNS, map(_cells, summaries), title=title, right=range(1, len(COLUMNS)))
+    cells = [_cells(summary) for summary in summaries]
+    print_table(COLUMNS, cells, title=title, right=range(1, len(COLUMNS)))
     if not_measured:
         skipped = [(rung.title, reason) for rung, reason in not_measured.items()]
         print_table(("not measured", "because"), skipped)
@@ -67,7 +66,7 @@ def _job(config: BenchConfig) -> Job:
     generation = config.generation
     if generation.strategy is not Strategy.greedy:
         raise ConfigError(
-            f"The ladder decodes greedily, not with generation.strategy={generation.strategy.name}.",
+            f"Only greedy decoding is measured, not strategy={generation.strategy.name}.",
             where="generation.strategy",
             fix="generation=greedy",
         )

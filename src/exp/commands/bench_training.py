@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from exp.commands.console_log import log_to_console
 from exp.commands.foundation import Foundation, lay_foundation
 from exp.config.plain import to_plain
 from exp.config.resolve import Resolved
@@ -41,7 +40,6 @@ log = logging.getLogger(__name__)
 def run(resolved: Resolved) -> int:
     """Measure all rungs; write table, plot and JSON; 1 if the rungs do not compute the same."""
     config: BenchConfig = resolved.config
-    log_to_console()
     synthetic = _is_synthetic(config.bench)
     foundation = lay_foundation(config, () if synthetic else ("train",))
     store = _synthetic(foundation, config) if synthetic else _sampled(foundation, config)

@@ -4,7 +4,6 @@ import logging
 from contextlib import nullcontext
 from typing import Any
 
-from exp.commands.console_log import log_to_console
 from exp.commands.inference import Subject, open_subject
 from exp.commands.scoring import keep_scored, score_split
 from exp.commands.subset import subset
@@ -22,7 +21,6 @@ COMPARED = ("field_f1", "exact_match", "valid", "schema_valid", "text_match", "b
 
 def run(resolved: Resolved) -> int:
     """Score each run, or the base model; print one sheet, or a table over several runs."""
-    log_to_console()
     sheets: dict[str, dict[str, Any]] = {}
     kept: list[RunDir] = []
     for config in resolved.configs:

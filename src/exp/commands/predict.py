@@ -5,7 +5,6 @@ from contextlib import nullcontext
 
 from rich.console import Console
 
-from exp.commands.console_log import log_to_console
 from exp.commands.inference import open_subject
 from exp.commands.prediction_file import check_output, write_predictions
 from exp.config.resolve import Resolved
@@ -19,7 +18,6 @@ from exp.report.progress import progress
 def run(resolved: Resolved) -> int:
     """Predict every row of the input and write the output, in the input's order."""
     config: PredictConfig = resolved.config
-    log_to_console()
     check_output(config.output)
     rows = load_rows(
         config.input,

@@ -3,7 +3,6 @@
 import logging
 from contextlib import nullcontext
 
-from exp.commands.console_log import log_to_console
 from exp.commands.fitting import (
     cached_predictor,
     close_generation,
@@ -38,7 +37,6 @@ SPLITS = ("validation", "test")
 def run(resolved: Resolved) -> int:
     """Train an adapter and score it; return the exit code."""
     config: TrainConfig = resolved.config
-    log_to_console()
     foundation = lay_foundation(config, ("train", *SPLITS))
     tokens = open_tokens(foundation, "train")
     config, token_limit = close_generation(config, tokens)

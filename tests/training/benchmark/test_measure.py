@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from exp.config.schema import Compile, Layout, LossOn
+from exp.config.schema import Layout, LossOn, Precision
 from exp.data.batch import collate
 from exp.training.benchmark import measure
 from exp.training.benchmark.full_logits import IGNORED, token_labels
@@ -13,7 +13,8 @@ from exp.training.benchmark.gemm_peak import measure_gemm_peak
 from exp.training.benchmark.ladder import LADDER
 from exp.training.benchmark.measure import Measurement, NotMeasured, measure_rung
 
-EAGER = [rung for rung in LADDER if rung.compile is Compile.off]
+EAGER = [rung for rung in LADDER if not rung.packed_weights]
+PACKED = next(rung for rung in LADDER if rung.packed_weights)
 
 
 @pytest.fixture
@@ -50,9 +51,18 @@ def test_a_layout_that_the_model_does_not_have_is_not_measured(job):
     assert "window" in outcomes["packed"].reason
 
 
+def test_weights_are_packed_in_bf16_alone(job):
+    assert isinstance(measure_rung(job, PACKED), NotMeasured)
+    bf16 = replace(job, hardware=replace(job.hardware, precision=Precision.bf16))
+    expected, packed = measure_rung(bf16, EAGER[-1]), measure_rung(bf16, PACKED)
+    if isinstance(packed, NotMeasured):
+        pytest.skip("this torch has no packed products for the machine")
+    assert packed.loss == pytest.approx(expected.loss, rel=1e-2)
+
+
 @pytest.mark.slow
 def test_compiled_layers_reach_the_same_loss_and_gradient(job):
-    expected, compiled = (measure_rung(job, rung) for rung in LADDER[-2:])
+    expected, compiled = (measure_rung(job, rung) for rung in (EAGER[-1], LADDER[-1]))
     assert isinstance(compiled, Measurement), compiled
     assert compiled.loss == pytest.approx(expected.loss, rel=1e-5)
     assert compiled.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5)

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 
 from exp.generation.benchmark.ladder import Rung
 from exp.generation.benchmark.measure import Job, Measurement, NotMeasured, measure_rung
+from exp.generation.row import Completion
 
 Outcome = Measurement | NotMeasured
 
@@ -80,13 +81,13 @@ def _in_fresh_process(job: Job, rung: Rung) -> Outcome:
 
 def summarise(measured: dict[Rung, list[Measurement]], reference: str) -> list[Summary]:
     """Summarise the rungs; `reference` names the one whose token ids the others are held to."""
-    expected = next(
+    expected: dict[int, Completion] = next(
         (done[0].completions for rung, done in measured.items() if rung.name == reference), {}
     )
     return [_summarise(rung, done, expected) for rung, done in measured.items()]
 
 
-def _summarise(rung: Rung, done: Sequence[Measurement], expected: dict[int, object]) -> Summary:
+def _summarise(rung: Rung, done: Sequence[Measurement], expected: dict[int, Completion]) -> Summary:
     completions = done[0].completions
     tokens = sum(len(one.token_ids) for one in completions.values())
     peaks = [one.peak_bytes for one in done if one.peak_bytes is not None]

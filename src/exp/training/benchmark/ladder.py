@@ -17,6 +17,7 @@ class Rung:
         layout: How examples share a forward.
         fused: Our forwards of LoRA layers, norms and gated MLPs in place of PEFT's and
             transformers'.
+        packed_weights: Frozen weights laid out for the processor once; CPU and bf16 only.
         compile: What torch.compile gets.
     """
 
@@ -26,6 +27,7 @@ class Rung:
     length_aware: bool = True
     layout: Layout = Layout.padded
     fused: bool = False
+    packed_weights: bool = False
     compile: Compile = Compile.off
 
 
@@ -37,10 +39,18 @@ LADDER = (
     Rung("shared_prefix", "+ shared prefix", layout=Layout.shared_prefix),
     Rung("fused", "+ fused LoRA, norms, MLPs", layout=Layout.shared_prefix, fused=True),
     Rung(
+        "packed_weights",
+        "+ packed weights",
+        layout=Layout.shared_prefix,
+        fused=True,
+        packed_weights=True,
+    ),
+    Rung(
         "compile",
         "+ compiled layers",
         layout=Layout.shared_prefix,
         fused=True,
+        packed_weights=True,
         compile=Compile.layers,
     ),
 )

@@ -16,7 +16,7 @@ from peft import PeftModel
 from torch._dynamo.exc import TorchDynamoException
 from transformers.utils.logging import disable_progress_bar
 
-from exp.config.schema import Accelerator, TrainConfig
+from exp.config.schema import Accelerator, Compile, TrainConfig
 from exp.data.datamodule import StepDataModule
 from exp.data.selection import Selection
 from exp.data.tokens import TokenStore
@@ -26,6 +26,7 @@ from exp.hardware.resolver import ResolvedHardware
 from exp.model.base import DTYPES, load_base
 from exp.model.forward import choose_layout, prepare_for_layout
 from exp.model.lora import attach_lora
+from exp.model.packed_linear import pack_linears
 from exp.model.source import ModelFiles
 from exp.training.benchmark.flops import model_size, useful_flops
 from exp.training.benchmark.full_logits import FullLogitsModule
@@ -129,7 +130,11 @@ def _measure(job: Job, rung: Rung) -> Measurement | NotMeasured:
     plan = ladder_plan(
         store, config.training.batch_size, size_limit, choice.layout, rung.length_aware
     )
-    adapted = attach_lora(model.to(job.device), config.lora, config.seed, fuse=rung.fused)  # type: ignore[arg-type]
+    model.to(job.device)  # type: ignore[arg-type]
+    packs = rung.packed_weights and pack_linears(model) > 0
+    if rung.packed_weights and not packs and rung.compile is Compile.off:
+        return NotMeasured("weights are packed on a CPU and in bf16 only")
+    adapted = attach_lora(model, config.lora, config.seed, fuse=rung.fused)
     prepare_for_layout(model, choice.layout)
     checked: dict[str, float] = {}
 
