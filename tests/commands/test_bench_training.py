@@ -57,7 +57,9 @@ def test_the_ladder_is_measured_on_the_rows_of_the_task(exp, tmp_path):
 
 
 def test_rungs_that_do_not_compute_the_same_make_the_command_fail(exp, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_training, "disagreements", lambda *_: ["+ packed: loss 3, but 2"])
+    monkeypatch.setattr(
+        bench_training, "disagreements", lambda *_, **__: ["+ packed: loss 3, but 2"]
+    )
     assert exp("bench", "training", *TINY, *LENGTHS, f"output_dir={tmp_path}") == 1
     assert figures(tmp_path)["disagreements"] == ["+ packed: loss 3, but 2"]
 

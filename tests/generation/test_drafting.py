@@ -11,6 +11,7 @@ from exp.generation.drafting import (
     Drafter,
     Odds,
     choose_lengths,
+    narrow,
 )
 from exp.generation.template import count_continuations
 
@@ -119,3 +120,17 @@ def test_a_fresh_drafter_has_judged_nothing():
     drafter = Drafter()
     drafter.odds.count((COPY, 1), right=True)
     assert drafter.fresh().odds.tried == {}
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 16), max_size=12))
+def test_narrow_drafts_leave_at_most_half_padding_and_are_cut_no_further(lengths):
+    cut = narrow(lengths)
+    widest = max(cut, default=0)
+    assert cut == [min(length, widest) for length in lengths]
+
+    def fits(widest):
+        return len(lengths) * (widest + 1) <= 2 * sum(min(one, widest) + 1 for one in lengths)
+
+    assert fits(widest)
+    assert not any(fits(wider) for wider in range(widest + 1, max(lengths, default=0) + 1))

@@ -131,7 +131,8 @@ def test_the_learning_rate_is_its_closed_form_once_per_step(
     run = training(micro_batch_size=micro_batch_size)
     run.fit()
     rates = [values["train/lr"] for _, _, values in run.records if "train/lr" in values]
-    expected = [run.config.optimizer.lr * learning_rate_factor(n, 10, run.config.scheduler) for n in range(10)]
+    peak = run.config.optimizer.lr
+    expected = [peak * learning_rate_factor(n, 10, run.config.scheduler) for n in range(10)]
     assert rates == pytest.approx(expected)
 
 

@@ -89,8 +89,8 @@ def _own(
     folded = query.unflatten(1, (rows, widest)).unflatten(0, (key_heads, -1))
     folded = folded.permute(2, 0, 1, 3, 4).reshape(rows * key_heads, -1, query.shape[2])
     scores = torch.bmm(folded, keys.transpose(1, 2)).float()
-    hidden = at.hidden[:, None, None].expand(-1, key_heads, folded.shape[1] // widest, -1, -1)
-    out, log_sum = _attend(scores, values, softcap, hidden)
+    bias = at.bias[:, None, None].expand(-1, key_heads, folded.shape[1] // widest, -1, -1)
+    out, log_sum = _attend(scores, values, softcap, bias)
 
     def stream(part: Tensor) -> Tensor:
         # (rows * key_heads, group * widest, x) -> (heads, tokens, x)
@@ -101,22 +101,28 @@ def _own(
 
 
 def _attend(
-    scores: Tensor, values: Tensor, softcap: float | None, hidden: Tensor | None = None
+    scores: Tensor, values: Tensor, softcap: float | None, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Softmax over float32 scores (batch, queries, keys), changed in place, times the values.
+    """Softmax over float32 scores (batch, queries, keys), times the values.
+
+    Args:
+        scores: Changed in place.
+        values: (batch, keys, dim).
+        softcap: See `decode_attention`.
+        bias: Added to the scores; viewed as its shape.
 
     Returns:
         (batch, queries, dim) in fp32 and the log of the denominators, (batch, queries, 1).
     """
     if softcap is not None:
         scores.div_(softcap).tanh_().mul_(softcap)
-    if hidden is not None:
-        scores.view(hidden.shape).masked_fill_(hidden, float("-inf"))
-    largest = scores.amax(dim=-1, keepdim=True)
-    weights = scores.sub_(largest).exp_()
-    total = weights.sum(dim=-1, keepdim=True)
-    out = torch.bmm(weights.to(values.dtype), values).float()
-    return out.div_(total), total.log_().add_(largest)
+    if bias is not None:
+        scores.view(bias.shape).add_(bias)
+    weights = torch.softmax(scores, dim=-1)
+    # The largest weight is exp(largest score - log of the denominator). The fused softmax and two
+    # maxima take less time than exponentials and sums by themselves.
+    log_sum = scores.amax(dim=-1, keepdim=True) - weights.amax(dim=-1, keepdim=True).log_()
+    return torch.bmm(weights.to(values.dtype), values).float(), log_sum
 
 
 AttentionInterface.register(DECODE, decode_attention)

@@ -210,3 +210,14 @@ def choose_lengths(drafts: Sequence[Draft], forward_tokens: float) -> list[int]:
         produced -= negative
         cost += 1
     return lengths
+
+
+def narrow(lengths: Sequence[int]) -> list[int]:
+    """Cut the longest drafts until the rows, padded to the widest, hold at most half padding.
+
+    Attention over own tokens works on the padded rectangle; one long draft widens it for all rows.
+    """
+    widest = max(lengths, default=0)
+    while len(lengths) * (widest + 1) > 2 * sum(min(length, widest) + 1 for length in lengths):
+        widest -= 1
+    return [min(length, widest) for length in lengths]

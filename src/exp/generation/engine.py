@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from exp.data.batch import SHORTEST_SHARED_PREFIX, shared_prefix_length
 from exp.generation.attention import DECODE
 from exp.generation.constraint import Constraint
-from exp.generation.drafting import Draft, Drafter, choose_lengths
+from exp.generation.drafting import Draft, Drafter, choose_lengths, narrow
 from exp.generation.row import Completion, Row
 from exp.generation.slots import SlotStore, bytes_per_token
 from exp.model.base import body_of, head_of, logits_of
@@ -192,7 +192,7 @@ class Engine:
             for place, row in enumerate(chosen):
                 assert row.book is not None
                 drafts[place] = drafter.propose(row.book, row.produced, min(room, row.remaining))
-            lengths = choose_lengths(drafts, self._forward_tokens)
+            lengths = narrow(choose_lengths(drafts, self._forward_tokens))
         starts = [row.stored for row in chosen]
         tokens = [
             row.expect(draft, fed) for row, draft, fed in zip(chosen, drafts, lengths, strict=True)

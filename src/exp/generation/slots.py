@@ -41,7 +41,7 @@ class Arrangement:
         input_ids: (1, tokens).
         position_ids: (1, tokens) position in the whole sequence.
         cells: (key_heads * tokens,) where each token's key goes in the flattened storage.
-        hidden: (rows, widest, seen) True where a new token must not see an own token.
+        bias: (rows, widest, seen) -inf where a new token must not see an own token, else 0.
         rectangle: (rows * widest,) index into the stream; short rows repeat their last token. None
             where the stream is a rectangle.
         real: (tokens,) index into the flattened rectangle, likewise.
@@ -55,7 +55,7 @@ class Arrangement:
     input_ids: Tensor
     position_ids: Tensor
     cells: Tensor
-    hidden: Tensor
+    bias: Tensor
     rectangle: Tensor | None
     real: Tensor | None
     outputs: Tensor
@@ -139,7 +139,9 @@ class SlotStore:
             input_ids=ids[None],
             position_ids=(position + self.prefix_length)[None],
             cells=((slot * self.key_heads + heads) * self.slot_tokens + position).flatten(),
-            hidden=torch.arange(seen, device=device) > last_seen[:, :, None],
+            bias=torch.zeros(rows, widest, seen, device=device).masked_fill_(
+                torch.arange(seen, device=device) > last_seen[:, :, None], float("-inf")
+            ),
             rectangle=None if even else rectangle_of,
             real=None if even else real_of,
             outputs=output_of,

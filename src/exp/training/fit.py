@@ -133,7 +133,7 @@ def run_trainer(
     options: dict[str, Any] = {
         "accelerator": "cpu" if hardware.accelerator is Accelerator.cpu else "cuda",
         "devices": hardware.devices,
-        "strategy": DDPStrategy() if distributed else "auto",
+        "strategy": _Processes() if distributed else "auto",
         # The base has its precision already and adapters are fp32; only fp16 needs a scaler.
         "precision": "16-mixed" if hardware.gradient_scaler else "32-true",
         "max_epochs": 1,  # one pass over the plan, which knows about epochs
@@ -152,6 +152,18 @@ def run_trainer(
         with compiled(module.causal_lm, hardware.compile):
             trainer.fit(module, datamodule=data)
     return trainer
+
+
+class _Processes(DDPStrategy):
+    """One process per device, without DDP's wrapper around the model.
+
+    The module sums gradients itself, once a step. The wrapper averages per backward, and even with
+    that switched off it talks to the other processes in a forward now and then: processes with
+    different numbers of micro-batches would wait for each other for ever.
+    """
+
+    def configure_ddp(self) -> None:
+        """Leave the model as it is."""
 
 
 class _RestoreOptimizer(Callback):

@@ -71,8 +71,9 @@ class LoraModule(lightning.LightningModule):
         """
         self.train()
         if self.trainer.world_size > 1:
-            # Gradients are summed once a step, below; DDP's own averaging would come per backward.
-            self.trainer.model.require_backward_grad_sync = False  # type: ignore[union-attr]
+            for parameter in self.parameters():
+                if parameter.requires_grad:
+                    torch.distributed.broadcast(parameter.data, src=0)
 
     def training_step(self, batch: StepBatches, batch_idx: int) -> None:
         """Take one optimizer step over all micro-batches of the batch."""

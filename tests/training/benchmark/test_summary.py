@@ -67,11 +67,18 @@ def test_memory_that_is_not_known_is_left_out():
 )
 def test_rungs_that_differ_are_named(changes, found):
     turns = replace(TURNS, measured={FIRST: (one(1.0),) * 3, SECOND: (one(1.0, **changes),) * 3})
-    named = disagreements(summarise(turns, LADDER), Precision.fp32)
+    named = disagreements(summarise(turns, LADDER), Precision.fp32, of_text=False)
     assert len(named) == found
     assert all(SECOND.title in line for line in named)
 
 
 def test_sixteen_bits_may_differ_more():
     turns = replace(TURNS, measured={FIRST: (one(1.0),) * 3, SECOND: (one(1.0, loss=2.01),) * 3})
-    assert disagreements(summarise(turns, LADDER), Precision.bf16) == []
+    assert disagreements(summarise(turns, LADDER), Precision.bf16, of_text=True) == []
+
+
+def test_gradients_of_random_ids_in_sixteen_bits_are_not_compared():
+    far = (one(1.0, gradient_norm=5.0),) * 3
+    summaries = summarise(replace(TURNS, measured={FIRST: (one(1.0),) * 3, SECOND: far}), LADDER)
+    assert len(disagreements(summaries, Precision.bf16, of_text=True)) == 1
+    assert disagreements(summaries, Precision.bf16, of_text=False) == []

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 
 from exp.generation.benchmark.ladder import Rung
 from exp.generation.benchmark.measure import Job, Measurement, NotMeasured, measure_rung
@@ -71,8 +71,13 @@ def measure_in_turns(
 
 
 def _in_fresh_process(job: Job, rung: Rung) -> Outcome:
-    # The parent must not be forked once it has threads or CUDA.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    # A server that has imported everything forks the processes: as fresh as new ones, without
+    # seconds of imports each. The parent itself must not fork once it has threads or CUDA.
+    forks = "forkserver" in get_all_start_methods()
+    context = get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload([measure_rung.__module__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(measure_rung, job, rung).result()
         except BrokenProcessPool:

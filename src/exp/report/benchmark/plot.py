@@ -67,7 +67,8 @@ def _bars(
             fontsize=9,
             color=INK,
         )
-    axes.set_xlim(0, max(value.high for value in values) * factor * HEADROOM)
+    longest = max(value.high for value in values) * factor
+    axes.set_xlim(0, longest * HEADROOM or 1)
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.spines[:].set_visible(False)
     axes.tick_params(axis="both", length=0, labelcolor=INK, labelsize=9)

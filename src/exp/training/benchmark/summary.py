@@ -12,7 +12,8 @@ from exp.training.benchmark.turns import Turns
 LOSS_TOLERANCE = {Precision.fp32: 1e-4, Precision.bf16: 1e-2, Precision.fp16: 1e-2}
 """Largest relative difference of two rungs' first losses; in 16 bits, rounding alone makes one."""
 GRADIENT_TOLERANCE = {Precision.fp32: 1e-3, Precision.bf16: 5e-2, Precision.fp16: 5e-2}
-"""The same for the norm of the first gradient."""
+"""The same for the norm of the first gradient, on text. On random token ids in 16 bits it is noise:
+SmolLM2-135M gave 6 to 31 in bf16 where every rung gives 14.2758 in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,22 @@ def _summarise(
     )
 
 
-def disagreements(summaries: Sequence[RungSummary], precision: Precision) -> list[str]:
-    """Say which rungs do not compute what the first one does, by loss and gradient of one step."""
+def disagreements(
+    summaries: Sequence[RungSummary], precision: Precision, *, of_text: bool
+) -> list[str]:
+    """Say which rungs do not compute what the first one does, by loss and gradient of one step.
+
+    Args:
+        summaries: The rungs that were measured.
+        precision: Type of the base.
+        of_text: Whether the rows are text; of random token ids in 16 bits only losses are compared.
+    """
+    compared = [("loss", LOSS_TOLERANCE)]
+    if of_text or precision is Precision.fp32:
+        compared.append(("gradient_norm", GRADIENT_TOLERANCE))
     found = []
     for summary in summaries[1:]:
-        for name, tolerances in (("loss", LOSS_TOLERANCE), ("gradient_norm", GRADIENT_TOLERANCE)):
+        for name, tolerances in compared:
             expected, value = getattr(summaries[0], name), getattr(summary, name)
             # Written so that NaN is a disagreement, too.
             if not abs(value - expected) <= tolerances[precision] * abs(expected):
