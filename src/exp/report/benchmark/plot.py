@@ -12,7 +12,7 @@ GIB = 2**30
 SPEED, MEMORY, INK, FAINT = "#3b6ea5", "#b9c4d0", "#2b2b2b", "#8a8a8a"
 BAR_HEIGHT, ROW_INCHES, FRAME_INCHES, WIDTH_INCHES = 0.62, 0.42, 1.3, 9.0
 # Room to the right of the longest bar for its figure.
-HEADROOM = 1.32
+HEADROOM = 1.45
 
 
 def plot_ladder(summaries: Sequence[RungSummary], subtitle: str, paths: Sequence[Path]) -> None:

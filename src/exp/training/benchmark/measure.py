@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from peft import PeftModel
-from torch._dynamo.exc import TorchDynamoException
 from transformers.utils.logging import disable_progress_bar
 
 from exp.config.schema import Accelerator, Compile, TrainConfig
@@ -37,6 +36,8 @@ from exp.training.benchmark.workload import LadderPlan, ladder_plan
 from exp.training.compile import compiled
 from exp.training.fit import run_trainer
 from exp.training.module import LoraModule, Record
+
+MAX_REASON_CHARACTERS = 120
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,14 @@ def measure_rung(job: Job, rung: Rung) -> Measurement | NotMeasured:
             return _measure(job, rung)
     except torch.OutOfMemoryError:
         return NotMeasured("out of memory")
-    except TorchDynamoException as error:
-        return NotMeasured(f"torch.compile failed: {str(error).strip().splitlines()[0]}")
     except UserError as error:
         return NotMeasured(error.what)
+    except Exception as error:
+        # Compilers fail in ways of their own: with errors of any class, bare assertions among them.
+        if rung.compile is Compile.off:
+            raise
+        words = " ".join(str(error).split()) or type(error).__name__
+        return NotMeasured(f"torch.compile failed: {words[:MAX_REASON_CHARACTERS]}")
 
 
 def measure_gemm(job: Job) -> float:
