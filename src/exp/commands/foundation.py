@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from exp.config.groups import main_folder
-from exp.config.schema import Accelerator, Constrain, Strategy
+from exp.config.schema import Accelerator, Compile, Constrain, Strategy
 from exp.data.render import Renderer
 from exp.data.task import Task, load_task
 from exp.generation.settings import CPU_SLOTS, GPU_SLOTS, GenerationSettings, fold_tokens
@@ -76,7 +76,8 @@ def open_base(foundation: Foundation, config: Any) -> "PreTrainedModel":
     model = load_base(config.model, foundation.files, foundation.hardware.precision, config.seed)
     if foundation.hardware.accelerator is Accelerator.cuda:
         return model.to("cuda")  # type: ignore[arg-type]
-    pack_linears(model)
+    if foundation.hardware.compile is Compile.off:
+        pack_linears(model)  # the compiler packs weights itself, and cannot take these
     return model
 
 

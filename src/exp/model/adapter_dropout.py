@@ -31,7 +31,7 @@ class InputMasks:
         return self._kept
 
     def _draw(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             keep = 1 / self.scale
             return torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(keep)
         # Seeded by torch's generator: whatever fixes that one fixes the masks, checkpointing too.
