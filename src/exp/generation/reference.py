@@ -11,6 +11,7 @@ from exp.config.schema import GenerationConfig, Strategy
 from exp.generation.cache.key import Request
 from exp.generation.row import Completion
 from exp.generation.settings import GenerationSettings
+from exp.model.base import plain_attention
 
 
 def generate_with_transformers(
@@ -27,7 +28,7 @@ def generate_with_transformers(
     Without `key_value_cache` every token computes all before it anew: a plain reference.
     """
     implementation = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation(plain_attention(model))
     options = _options(settings, key_value_cache)
     size = 1 if settings.config.strategy is Strategy.sample else settings.num_slots
     order = sorted(range(len(requests)), key=lambda row: -len(requests[row].prompt_ids))
