@@ -147,7 +147,12 @@ def resembles(name: str, text: str) -> bool:
     sizes = range(max(1, len(wanted) - 1), len(wanted) + 6)
     stretches = (haystack[i : i + n] for n in sizes for i in range(len(haystack) - n + 1))
     return any(
-        stretch[0] == wanted[0] and difflib.SequenceMatcher(None, wanted, stretch).ratio() >= 0.65
+        # Two letters that changed places may split a word so that the matcher misses most of it.
+        sorted(stretch) == sorted(wanted)
+        or (
+            stretch[0] == wanted[0]
+            and difflib.SequenceMatcher(None, wanted, stretch).ratio() >= 0.65
+        )
         for stretch in stretches
     )
 

@@ -48,8 +48,7 @@ def write(rng: Random, order: Order, split: str) -> Message:
         order: What the text must come down to.
         split: Whose products serve as the ones that are cancelled, and whose templates are used.
     """
-    pool = "test" if split == "test" else "train"
-    writer = Writer.sample(rng, pool, rng.choice(REGISTERS), order.currency)
+    writer = Writer.sample(rng, split, rng.choice(REGISTERS), order.currency)
     draft = _draft(writer, order, split)
     body = _body(writer, draft)
     extras = _extras(writer, order, draft)
@@ -178,10 +177,10 @@ def _about(writer: Writer, kind: str) -> str:
     """Fill a template about the writer with made-up particulars."""
     rng = writer.rng
     year, month, day = rng.randint(2019, 2026), rng.randint(1, 12), rng.randint(1, 28)
-    street = rng.choice(lexicon.words_of("streets", writer.pool))
+    street = rng.choice(lexicon.words_of("streets", writer.names))
     letter = rng.choice("ABCFNPT")
     slots = {
-        "name": rng.choice(lexicon.words_of("people", writer.pool)),
+        "name": rng.choice(lexicon.words_of("people", writer.names)),
         "phone": rng.choice(
             (
                 f"9{rng.randint(10**7, 10**8 - 1)}",

@@ -18,10 +18,14 @@ ROUND_COUNTS = {10: "una decena", 20: "una veintena", 50: "medio centenar", 100:
 RATES = ("{la}", "{cada}", "{por}")
 
 
+SECTIONS = {"train": ("train", "train_only"), "validation": ("train",), "test": ("test",)}
+"""Which sections of phrasing.toml each split speaks with."""
+
+
 @cache
-def templates(pool: str, kind: str, key: str) -> tuple[str, ...]:
-    """Give the templates of phrasing.toml under [pool.kind] key."""
-    return tuple(_tables()[pool][kind][key])
+def templates(sections: tuple[str, ...], kind: str, key: str) -> tuple[str, ...]:
+    """Give the templates of phrasing.toml under [section.kind] key, of all sections."""
+    return tuple(text for section in sections for text in _tables()[section][kind][key])
 
 
 @cache
@@ -29,12 +33,17 @@ def _tables() -> dict[str, Any]:
     return tomllib.loads(files(__package__).joinpath("phrasing.toml").read_text("utf-8"))
 
 
+def names_of(split: str) -> str:
+    """Say which names of lexicon.toml a split uses: validation has those of train."""
+    return "test" if split == "test" else "train"
+
+
 @dataclass
 class Writer:
     """One person writing one message: habits that hold throughout, and a record of what was used.
 
     Attributes:
-        pool: Whose templates: "train" or "test".
+        split: Whose templates are used.
         register: correo, whatsapp, lista or telefono.
         spelling: Probability that a number is spelt out.
         money: Where the currency goes: ("word", ""), ("prefix", "$") or ("suffix", " EUR").
@@ -44,7 +53,7 @@ class Writer:
     """
 
     rng: Random
-    pool: str
+    split: str
     register: str
     currency: Currency | None
     spelling: float
@@ -55,19 +64,24 @@ class Writer:
     features: set[str] = field(default_factory=set)
 
     @classmethod
-    def sample(cls, rng: Random, pool: str, register: str, currency: Currency | None) -> "Writer":
+    def sample(cls, rng: Random, split: str, register: str, currency: Currency | None) -> "Writer":
         money = ("word", "")
         if currency and rng.random() < 0.55:
             place = rng.choice(("prefix", "suffix"))
             affixes = currency.prefixes if place == "prefix" else currency.suffixes
             money = (place, rng.choice(affixes))
         spelling = {"correo": 0.3, "whatsapp": 0.3, "lista": 0.1, "telefono": 0.75}[register]
-        noun = rng.choice(lexicon.words_of("code_nouns", pool))
-        return cls(rng, pool, register, currency, spelling, rng.choice(NOTATIONS), money, noun)
+        noun = rng.choice(lexicon.words_of("code_nouns", names_of(split)))
+        return cls(rng, split, register, currency, spelling, rng.choice(NOTATIONS), money, noun)
+
+    @property
+    def names(self) -> str:
+        """Whose people and streets are used: those of train or of test."""
+        return names_of(self.split)
 
     def pick(self, kind: str, key: str, fits: Callable[[str], bool] = lambda _: True) -> str:
         """Choose a template that fits and note it."""
-        chosen = self.rng.choice([t for t in templates(self.pool, kind, key) if fits(t)])
+        chosen = self.rng.choice([t for t in templates(SECTIONS[self.split], kind, key) if fits(t)])
         self.templates.add(f"{kind}.{key}: {chosen}")
         return chosen
 
