@@ -1,15 +1,16 @@
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
-from peft.tuners.lora.layer import Linear
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from exp.config.schema import LoraConfig
 from exp.model.adapter_dropout import InputMasks
-from exp.model.fused_lora import fuse_lora
+from exp.model.fused_lora import fuse_lora, is_fused
 from exp.model.lora import attach_lora
 
 Tiny = Callable[..., PreTrainedModel]
@@ -131,9 +132,10 @@ def test_dropout_acts_on_the_adapter_s_input_alone(tiny: Tiny) -> None:
 def test_plain_layers_are_fused_and_others_keep_peft_s_forward(
     tiny: Tiny, config: LoraConfig, expected: int
 ) -> None:
-    model = attach_lora(tiny("llama"), config, seed=0)
-    fused = [m for m in model.modules() if isinstance(m, Linear) and "forward" in vars(m)]
-    assert len(fused) == fuse_lora(model) == expected
+    model = attach_lora(tiny("llama"), config, seed=0, fuse=False)
+    assert fuse_lora(model) == expected
+    assert len([module for module in model.modules() if is_fused(module)]) == expected
+    assert fuse_lora(model) == 0  # done once
 
 
 def test_a_disabled_adapter_leaves_the_base(tiny: Tiny) -> None:
@@ -146,3 +148,58 @@ def test_a_disabled_adapter_leaves_the_base(tiny: Tiny) -> None:
     assert not torch.equal(model(input_ids=ids).logits, base_logits)
     with model.disable_adapter():
         assert torch.equal(model(input_ids=ids).logits, base_logits)
+
+
+def attention_and_mlp(tiny: Tiny, fuse: bool, dropout: float = 0.0) -> PeftModel:
+    config = LoraConfig(r=4, target_modules=ALL, dropout=dropout)
+    model = attach_lora(tiny("llama"), config, seed=0, fuse=fuse).train().double()
+    random = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.1, generator=random)
+    return model
+
+
+def gradients(model: PeftModel) -> dict[str, Tensor]:
+    model(input_ids=torch.arange(24).view(2, 12)).logits.square().sum().backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_layers_that_read_one_input_share_its_product_exactly(tiny: Tiny) -> None:
+    fused, plain = (gradients(attention_and_mlp(tiny, fuse)) for fuse in (True, False))
+    assert len(fused) == 28
+    for name, gradient in fused.items():
+        assert float((gradient - plain[name]).norm() / plain[name].norm()) < 1e-5, name
+
+
+def test_siblings_fed_with_different_inputs_stay_apart(tiny: Tiny) -> None:
+    fused, plain = (
+        attention_and_mlp(tiny, fuse).base_model.model.model.layers[0].self_attn
+        for fuse in (True, False)
+    )
+    inputs = torch.randn(3, 5, 32, dtype=torch.float64)
+    for names in (("q_proj", "k_proj", "v_proj"), ("v_proj", "q_proj", "q_proj")):
+        for name, x in zip(names, inputs, strict=True):
+            torch.testing.assert_close(getattr(fused, name)(x), getattr(plain, name)(x))
+
+
+def test_an_input_that_was_written_over_is_projected_anew(tiny: Tiny) -> None:
+    attention = attention_and_mlp(tiny, True).base_model.model.model.layers[0].self_attn
+    x = torch.randn(5, 32, dtype=torch.float64)
+    attention.q_proj(x)
+    x.mul_(2)
+    got = attention.k_proj(x)
+    assert torch.equal(got, attention.k_proj(x.clone()))
+
+
+def test_a_copy_of_a_model_has_products_of_its_own(tiny: Tiny) -> None:
+    model = attention_and_mlp(tiny, True)
+    copied = copy.deepcopy(model)
+    for name, parameter in copied.named_parameters():
+        if "lora_A" in name:
+            parameter.data.zero_()
+    ids = torch.arange(8).unsqueeze(0)
+    with model.disable_adapter():
+        base = model(input_ids=ids).logits
+    assert torch.equal(copied(input_ids=ids).logits, base)
+    assert not torch.equal(model(input_ids=ids).logits, base)

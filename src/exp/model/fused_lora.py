@@ -1,25 +1,32 @@
-"""The update of a LoRA layer without waste: no input casts, two small products, one addition.
+"""The update of a LoRA layer without waste: no input casts, few products, one addition.
 
 PEFT casts each input to the adapter's fp32 and runs the low-rank products there; on a bf16 base
 that is most of an adapter's cost. Here the adapter's two small matrices are cast to the input's
-type instead, the second product is accumulated into the base layer's output, and the backward
+type instead, layers that read the same input (q, k and v; gate and up) share one product with all
+their `lora_A`, the second product is accumulated into the base layer's output, and the backward
 computes just the gradients that somebody needs. Parameters stay PEFT's own, in fp32.
 """
 
-import types
-from functools import partial
-from typing import Any
+import weakref
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, TypeGuard, cast
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import Linear as PeftLinear
+from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 
 from exp.model.adapter_dropout import InputMasks
 
+READ_THE_SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Names under one parent whose layers most architectures feed with one tensor. A layer that turns
+out to get another one is computed on its own."""
+
 
 def fuse_lora(model: PeftModel) -> int:
-    """Give every plain LoRA linear layer of a model the fused forward.
+    """Give every plain LoRA linear layer of a model the fused forward, quantised bases included.
 
     Layers with a variant (DoRA and others), a LoRA bias or several adapters keep PEFT's forward, as
     do merged and disabled adapters.
@@ -29,15 +36,38 @@ def fuse_lora(model: PeftModel) -> int:
     """
     fused = 0
     masks: dict[float, InputMasks] = {}
-    for module in model.modules():
-        if isinstance(module, PeftLinear) and _is_plain(module):
-            (dropout,) = module.lora_dropout.values()
-            rate = dropout.p if isinstance(dropout, nn.Dropout) else 0.0
+    for parent in model.modules():
+        plain = {
+            name: module
+            for name, module in parent.named_children()
+            if is_lora_linear(module) and not is_fused(module) and _is_plain(module)
+        }
+        for family in _families(plain):
+            rate = _dropout_rate(family[0])
             shared = masks.setdefault(rate, InputMasks(rate)) if rate else None
-            forward = types.MethodType(partial(_fused_forward, masks=shared), module)
-            module.forward = forward  # type: ignore[method-assign]
-            fused += 1
+            down = _DownProjection(family, shared)
+            for module in family:
+                module.__class__ = _fused_class(type(module))  # type: ignore[assignment]
+                module.__dict__[_DOWN] = down
+                fused += 1
     return fused
+
+
+def is_lora_linear(module: nn.Module) -> TypeGuard[PeftLinear]:
+    """Tell whether a module is PEFT's LoRA layer around a linear layer, plain or bitsandbytes'.
+
+    PEFT's classes for the latter have the same parts. They are known by their module's name, since
+    importing that imports bitsandbytes.
+    """
+    return isinstance(module, PeftLinear) or (
+        isinstance(module, LoraLayer)
+        and any(base.__module__ == "peft.tuners.lora.bnb" for base in type(module).__mro__)
+    )
+
+
+def is_fused(module: nn.Module) -> bool:
+    """Tell whether a module has the forward of this file."""
+    return _DOWN in module.__dict__
 
 
 def _is_plain(module: PeftLinear) -> bool:
@@ -50,65 +80,126 @@ def _is_plain(module: PeftLinear) -> bool:
     )
 
 
-def _fused_forward(
-    self: PeftLinear, x: Tensor, *args: Any, masks: InputMasks | None, **kwargs: Any
-) -> Tensor:
-    if self.disable_adapters or self.merged or args or kwargs:
-        output: Tensor = type(self).forward(self, x, *args, **kwargs)
-        return output
-    (name,) = self.lora_A
-    drops = masks is not None and self.training
-    updated: Tensor = _AddUpdate.apply(
-        self.base_layer(x),
-        x,
-        masks.kept(x) if masks is not None and drops else None,
-        masks.scale if masks is not None and drops else 1.0,
-        self.lora_A[name].weight,
-        self.lora_B[name].weight,
-        self.scaling[name],
-    )
-    return updated
+def _families(siblings: dict[str, PeftLinear]) -> Iterable[list[PeftLinear]]:
+    """Part the layers of one parent by the input that they read."""
+    rest = dict(siblings)
+    for names in READ_THE_SAME_INPUT:
+        found = [rest[name] for name in names if name in rest]
+        if len({(each.in_features, _dropout_rate(each)) for each in found}) == 1:
+            yield found
+            rest = {name: module for name, module in rest.items() if name not in names}
+    yield from ([module] for module in rest.values())
 
 
-class _AddUpdate(torch.autograd.Function):
-    """base + scaling * (dropout(x) A^T) B^T, written over `base`."""
+def _dropout_rate(module: PeftLinear) -> float:
+    (dropout,) = module.lora_dropout.values()
+    return dropout.p if isinstance(dropout, nn.Dropout) else 0.0
+
+
+_DOWN = "_down_projection"
+
+
+@cache
+def _fused_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """Derive a class with the fused forward from one of PEFT's.
+
+    The class of a layer is swapped, and no forward is put into the single layer, so that
+    torch.compile sees the same code in every decoder layer.
+    """
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.disable_adapters or self.merged or args or kwargs:
+            output: Tensor = kind.forward(self, x, *args, **kwargs)
+            return output
+        base = self.base_layer(x)
+        low, factor = self.__dict__[_DOWN](self, x)
+        (name,) = self.lora_B
+        scaling = self.scaling[name] * factor
+        updated: Tensor = _Up.apply(base, low, self.lora_B[name].weight, scaling)
+        return updated
+
+    return type(f"Fused{kind.__name__}", (kind,), {"forward": forward, "__module__": __name__})
+
+
+class _DownProjection:
+    """x A^T for all layers that read x: computed when the first asks, handed out as each asks."""
+
+    def __init__(self, layers: list[PeftLinear], masks: InputMasks | None) -> None:
+        self._projections = [next(iter(layer.lora_A.values())) for layer in layers]
+        self._masks = masks
+        self._input: weakref.ref[Tensor] | None = None
+        self._state: tuple[int, bool] | None = None
+        self._lows: dict[int, Tensor] = {}
+
+    def __call__(self, layer: PeftLinear, x: Tensor) -> tuple[Tensor, float]:
+        """Project x down with one layer's lora_A.
+
+        Returns:
+            (rows, r), and the factor that makes up for dropped inputs.
+        """
+        drops = self._masks is not None and layer.training
+        factor = self._masks.scale if self._masks is not None and drops else 1.0
+        (own,) = layer.lora_A.values()
+        place = self._projections.index(own)
+        if torch.compiler.is_compiling() or len(self._projections) == 1:
+            return self._project(x, [own], drops), factor
+        state = (0 if x.is_inference() else x._version, torch.is_grad_enabled())
+        known = self._input is not None and self._input() is x and self._state == state
+        if not known or place not in self._lows:
+            lows = self._project(x, self._projections, drops)
+            sizes = [int(each.out_features) for each in self._projections]  # type: ignore[arg-type]
+            self._lows = dict(enumerate(lows.split(sizes, dim=1)))
+            self._input, self._state = weakref.ref(x), state
+        return self._lows.pop(place), factor
+
+    def _project(self, x: Tensor, layers: list[nn.Module], drops: bool) -> Tensor:
+        weights = [cast(Tensor, layer.weight) for layer in layers]
+        stacked = (weights[0] if len(weights) == 1 else torch.cat(weights)).to(x.dtype)
+        kept = self._masks.kept(x) if self._masks is not None and drops else None
+        low: Tensor = _Down.apply(x, kept, stacked)
+        return low
+
+
+class _Down(torch.autograd.Function):
+    """dropout(x) A^T over flattened rows; what was dropped is not kept, but dropped again."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        base: Tensor,
-        x: Tensor,
-        kept: Tensor | None,
-        kept_scale: float,
-        a: Tensor,
-        b: Tensor,
-        scaling: float,
-    ) -> Tensor:
-        a, b = a.to(x.dtype), b.to(x.dtype)
-        low = _dropped(x, kept) @ a.T
+    def forward(ctx: Any, x: Tensor, kept: Tensor | None, a: Tensor) -> Tensor:
+        ctx.save_for_backward(x, kept, a)
+        return _dropped(x, kept) @ a.T
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, kept, a = ctx.saved_tensors
+        gradient = grad_outputs[0]
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (gradient @ a).view_as(x)
+            if kept is not None:
+                grad_x.mul_(kept)
+        return grad_x, None, gradient.T @ _dropped(x, kept)
+
+
+class _Up(torch.autograd.Function):
+    """base + scaling * low B^T, written over `base`."""
+
+    @staticmethod
+    def forward(ctx: Any, base: Tensor, low: Tensor, b: Tensor, scaling: float) -> Tensor:
+        ctx.parameter_dtype, b = b.dtype, b.to(low.dtype)
         ctx.mark_dirty(base)
-        # The scale of kept inputs is applied to the few numbers behind the first product.
-        scaling = scaling * kept_scale
         base.view(-1, base.shape[-1]).addmm_(low, b.T, alpha=scaling)
         ctx.scaling = scaling
-        ctx.save_for_backward(x, kept, a, b, low)
+        ctx.save_for_backward(low, b)
         return base
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, kept, a, b, low = ctx.saved_tensors
+        low, b = ctx.saved_tensors
         gradient = grad_outputs[0]
         rows = gradient.reshape(-1, gradient.shape[-1])
         grad_low = (rows @ b).mul_(ctx.scaling)
-        grad_x = None
-        if ctx.needs_input_grad[1]:
-            grad_x = (grad_low @ a).view_as(x)
-            if kept is not None:
-                grad_x.mul_(kept)
-        grad_a = grad_low.T @ _dropped(x, kept)
         grad_b = (rows.T @ low).mul_(ctx.scaling)
-        # The parameters are fp32; autograd requires their gradients to be so, too.
-        return gradient, grad_x, None, None, grad_a.float(), grad_b.float(), None
+        return gradient, grad_low, grad_b.to(ctx.parameter_dtype), None
 
 
 def _dropped(x: Tensor, kept: Tensor | None) -> Tensor:
