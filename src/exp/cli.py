@@ -20,25 +20,38 @@ class Verb:
     Attributes:
         configured: The rest is key=value, for Hydra.
         second_word: The setting that a second word without = is the value of.
+        verbatim: Settings whose value is a text that is taken as it is typed.
+        short: Words that stand for longer ones.
     """
 
     purpose: str
     configured: bool = False
     second_word: str | None = None
+    verbatim: tuple[str, ...] = ()
+    short: tuple[tuple[str, str], ...] = ()
 
 
 VERBS = {
     "train": Verb("Fine-tune an adapter, and score it before and after.", configured=True),
     "evaluate": Verb("Score a run, several runs, or a base model.", configured=True),
     "predict": Verb("Write completions for a file of inputs.", configured=True),
-    "plan": Verb("Say what a run would need in memory and time, without running it."),
-    "audit": Verb("Look through a data set for what would hurt training."),
+    "plan": Verb(
+        "Say what a run would need in memory and time, without running it.",
+        configured=True,
+        short=(("hardware=all", "profiles=all"),),
+    ),
+    "audit": Verb("Look through a data set for what would hurt training.", configured=True),
+    "augment": Verb(
+        "Show variants of training inputs, and what made them.",
+        configured=True,
+        verbatim=("text", "output"),
+    ),
     "bench": Verb(
         "Measure training or generation on this machine.", configured=True, second_word="what"
     ),
     "cache": Verb("Look at, verify or clear the prediction cache."),
     "explain": Verb("Say what a setting means, its default, and the files that set it."),
-    "doctor": Verb("Check what this machine can do, and what is missing."),
+    "doctor": Verb("Check what this machine can do, and what is missing.", configured=True),
 }
 
 
@@ -105,7 +118,7 @@ def _dispatch(words: list[str]) -> int:
     if VERBS[name].second_word and rest and re.fullmatch(r"\w+", rest[0]):
         rest = [f"{VERBS[name].second_word}={rest[0]}", *rest[1:]]
     if VERBS[name].configured:
-        return _configured(name, rest)
+        return _configured(name, [dict(VERBS[name].short).get(word, word) for word in rest])
     return int(importlib.import_module(f"exp.commands.{name}").main(rest))
 
 
@@ -123,7 +136,7 @@ def _configured(verb: str, words: list[str]) -> int:
     from exp.config.preflight import preflight
     from exp.config.resolve import resolve
 
-    line = split(verb, words)
+    line = split(verb, [_quoted(word, VERBS[verb].verbatim) for word in words])
     library = open_library(line.config_dir)
     checked = preflight(verb, line.arguments, library, sweep=line.multirun, asks=line.asks)
     if line.multirun and not line.asks:
@@ -140,6 +153,17 @@ def _configured(verb: str, words: list[str]) -> int:
 
     log_to_console()  # before the command's libraries are imported, which have things to say
     return int(importlib.import_module(f"exp.commands.{verb}").run(resolved))
+
+
+def _quoted(word: str, verbatim: tuple[str, ...]) -> str:
+    """Quote the value of a setting that is a text: it may hold commas, braces and dollar signs."""
+    key, equals, value = word.partition("=")
+    if key not in verbatim or not equals or value == "null" or re.fullmatch(r"'.*'", value, re.S):
+        return word
+    # Backslashes mean something to Hydra before a quote, and to OmegaConf before ${.
+    value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    value = re.sub(r"(\\*)('|$)", r"\1\1\2", value).replace("'", "\\'")
+    return f"{key}='{value}'"
 
 
 def _config_dir(words: list[str]) -> str | None:

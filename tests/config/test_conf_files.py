@@ -46,8 +46,8 @@ def rounds(verb):
 def test_every_choice_composes_with_every_verb_that_has_its_group(verb, choices):
     checked = preflight(verb, [*choices, *NEEDED.get(verb, ())], open_library())
     config = checked.trials[0].config
-    assert f"model={config.model.name}" in choices
-    assert f"hardware={config.hardware.name}" in choices
+    assert not hasattr(config, "model") or f"model={config.model.name}" in choices
+    assert not hasattr(config, "hardware") or f"hardware={config.hardware.name}" in choices
 
 
 @pytest.mark.parametrize("verb", PRIMARIES)

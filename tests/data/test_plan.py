@@ -1,13 +1,16 @@
 import time
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exp.config.schema import Layout, LossOn
+from exp.config.schema import Layout, LossOn, Pacing
+from exp.data.curriculum import Curriculum
+from exp.data.draws import draw_by_weight
 from exp.data.plan import BatchPlan, count_labels
 from exp.errors import ConfigError
 
@@ -190,3 +193,101 @@ def test_a_million_rows_are_planned_in_a_second_and_little_memory():
     for number in range(1000):
         of.step(number)
     assert time.process_time() - start < 0.5
+
+
+PACINGS = st.builds(
+    Curriculum,
+    difficulty=st.just(None),
+    pacing=st.sampled_from(Pacing),
+    start=st.floats(0.05, 1),
+    end=st.floats(0, 1),
+)
+
+
+def paced(curriculum, lengths):
+    """The curriculum, with difficulties that have nothing to do with the lengths."""
+    difficulty = np.random.default_rng(5).integers(0, 10, len(lengths)).astype(float)
+    return replace(curriculum, difficulty=difficulty)
+
+
+@given(LENGTHS, BATCH_SIZES, PACINGS, st.integers(1, 3))
+def test_with_a_curriculum_every_example_still_comes_once_per_epoch(
+    lengths, batch_size, curriculum, epochs
+):
+    curriculum = paced(curriculum, lengths)
+    of = plan(lengths, batch_size=batch_size, curriculum=curriculum, epochs=float(epochs))
+    seen = Counter((step.epoch, row) for step in steps(of) for row in members(step))
+    assert seen == Counter((epoch, row) for epoch in range(epochs) for row in range(len(lengths)))
+
+
+@given(LENGTHS, BATCH_SIZES, PACINGS, st.randoms(use_true_random=False))
+def test_with_a_curriculum_a_step_is_the_same_whatever_was_asked_before(
+    lengths, batch_size, curriculum, random
+):
+    settings = {"batch_size": batch_size, "curriculum": paced(curriculum, lengths), "epochs": 3.0}
+    expected = steps(plan(lengths, **settings))
+    numbers = list(range(len(expected)))
+    random.shuffle(numbers)
+    resumed = plan(lengths, **settings)
+    assert {number: resumed.step(number) for number in numbers} == dict(enumerate(expected))
+
+
+def test_easy_examples_come_first_and_all_mix_once_the_pace_is_over():
+    lengths = np.random.default_rng(0).integers(4, 400, size=4000)
+    difficulty = np.random.default_rng(1).permutation(4000).astype(float)
+    curriculum = Curriculum(difficulty, Pacing.linear, 0.1, 1 / 3)
+    of = plan(lengths, batch_size=8, epochs=3.0, curriculum=curriculum)
+    means = [np.mean([difficulty[row] for row in members(step)]) for step in steps(of)]
+    first = np.mean(np.reshape(means[:500], (5, 100)), axis=1)
+    second, third = means[500:1000], means[1000:]
+    assert all(np.diff(first) > 300)
+    assert abs(np.mean(second[:100]) - 2000) < 150
+    assert abs(np.mean(third[:100]) - 2000) < 150
+    # Nothing comes before it is available, as long as the epoch has enough that is.
+    for number in range(186):
+        most = 4000 * min(1, 0.1 + 0.9 * number / 500)
+        assert max(difficulty[row] for row in members(of.step(number))) <= most + 1
+
+
+def test_behind_the_pace_the_order_is_the_plain_shuffle():
+    curriculum = Curriculum(np.arange(80.0), Pacing.root, 0.2, 0.5)
+    of, plain = plan([5] * 80, epochs=2.0, curriculum=curriculum), plan([5] * 80, epochs=2.0)
+    assert steps(of)[20:] == steps(plain)[20:]
+    assert steps(of)[:20] != steps(plain)[:20]
+
+
+def test_with_a_curriculum_examples_of_like_length_still_meet():
+    lengths = np.random.default_rng(0).integers(4, 400, size=8000)
+    curriculum = Curriculum(np.random.default_rng(1).random(8000), Pacing.root, 0.2, 1.0)
+    of = plan(
+        lengths,
+        batch_size=8,
+        micro_batch_tokens=10**9,
+        layout=Layout.padded,
+        curriculum=curriculum,
+    )
+    computed = sum(max(lengths[row] for row in members(step)) * 8 for step in steps(of))
+    assert computed < 1.1 * lengths.sum()
+
+
+@given(LENGTHS, BATCH_SIZES, PACINGS | st.none(), st.integers(1, 4))
+def test_drawn_examples_come_as_often_as_they_are_drawn(lengths, batch_size, curriculum, epochs):
+    values = np.unique(np.arange(len(lengths)) ** 2 % 7, return_inverse=True)[1]
+    sources = np.zeros(len(lengths), dtype=np.int16)
+    draws = draw_by_weight(sources, None, values, 3, seed=1)
+    curriculum = curriculum and paced(curriculum, lengths)
+    of = plan(
+        lengths, batch_size=batch_size, draws=draws, curriculum=curriculum, epochs=float(epochs)
+    )
+    seen = Counter((step.epoch, row) for step in steps(of) for row in members(step))
+    expected = Counter((epoch, int(row)) for epoch in range(epochs) for row in draws.epoch(epoch))
+    assert seen == expected
+
+
+def test_a_paced_epoch_of_a_million_rows_is_planned_in_seconds():
+    lengths = np.random.default_rng(0).integers(4, 400, size=1_000_000)
+    curriculum = Curriculum(lengths.astype(float), Pacing.root, 0.2, 1.0)
+    of = plan(lengths, batch_size=16, micro_batch_tokens=2048, curriculum=curriculum)
+    start = time.process_time()
+    assert len(members(of.step(31_337))) == 16
+    assert time.process_time() - start < 4

@@ -224,8 +224,10 @@ def test_utf16_is_recognised(folder):
     [
         ("rows.jsonl.gz", gzip.compress(GOOD * 1000)[:-9]),
         ("rows.jsonl.gz", GOOD),
+        ("rows.jsonl.gz", b""),
         ("rows.jsonl.zst", zstandard.compress(GOOD * 1000)[:-3]),
         ("rows.jsonl.zst", GOOD),
+        ("rows.jsonl.zst", b""),
     ],
 )
 def test_a_damaged_compressed_file_is_an_error_and_leaves_no_copy(folder, name, data):
@@ -253,6 +255,34 @@ def test_values_that_json_has_not_are_errors_with_their_row(folder, value, reaso
     with pytest.raises(DataError) as caught:
         load_rows("rows.parquet", FieldsConfig())
     assert (caught.value.what, caught.value.where) == (reason, "rows.parquet, row 2")
+
+
+def test_text_of_parquet_that_is_not_utf8_is_an_error_with_its_row(folder):
+    inputs = pyarrow.array([b"a", b"\xff"]).view("string")
+    table = pyarrow.table({"input": inputs, "output": ["{}", "{}"]})
+    pyarrow.parquet.write_table(table, folder / "rows.parquet")
+    with pytest.raises(DataError) as caught:
+        load_rows("rows.parquet", FieldsConfig())
+    assert caught.value.what == 'The text in the column "input" is not UTF-8.'
+    assert caught.value.where == "rows.parquet, row 2"
+
+
+def test_a_flipped_byte_in_a_parquet_file_with_checksums_is_found(folder):
+    rows = [{"input": f"row {n}", "output": "{}"} for n in range(3000)]
+    path = folder / "rows.parquet"
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(rows),
+        path,
+        compression="none",
+        use_dictionary=False,
+        write_page_checksum=True,
+        row_group_size=2000,
+    )
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"row 2500", b"row 2501"))
+    with pytest.raises(DataError, match="CRC checksum") as caught:
+        load_rows("rows.parquet", FieldsConfig())
+    assert caught.value.where == "rows.parquet, behind row 1024"
 
 
 def test_a_bad_parquet_row_is_called_by_its_rank(folder):

@@ -170,3 +170,32 @@ def test_loading_a_task_imports_neither_torch_nor_datasets():
     code = "import sys, exp.data.task; print({'torch', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_several_training_files_are_one_split():
+    task = load_task(
+        config(train=["train.jsonl", "validation.jsonl"], validation="test.jsonl", test_fraction=0)
+    )
+    rows = task.split("train")
+    assert len(rows) == 207
+    assert (rows[0].id, rows[200].id) == ("train-1", "train2-1")
+    assert rows.sources.tolist() == [0] * 200 + [1] * 7
+
+
+def test_all_training_files_are_split_by_their_inputs(folder):
+    text = (folder / "train.jsonl").read_text()
+    (folder / "copy.jsonl").write_text(text)
+    split = load_task(config(train=["train.jsonl", "copy.jsonl"])).splits
+    inputs = {name: {row.input for row in rows} for name, rows in split.items()}
+    assert sum(map(len, inputs.values())) == 200
+    assert set(split["test"].sources.tolist()) == {0, 1}
+
+
+def test_faults_of_all_training_files_are_shown_together(folder):
+    (folder / "bad.jsonl").write_text("[]\n")
+    with pytest.raises(UserErrors) as caught:
+        load_task(config(train=["bad.jsonl", "train.jsonl", "gone.jsonl"]))
+    assert [error.where for error in caught.value.errors] == [
+        "bad.jsonl, line 1",
+        "task.train=gone.jsonl",
+    ]

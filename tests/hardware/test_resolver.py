@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from exp.config.groups import open_library
+from exp.config.preflight import preflight
 from exp.config.schema import Accelerator, Attention, Compile, HardwareConfig, Precision
 from exp.errors import HardwareError, MissingExtraError, UserError, UserErrors
 from exp.hardware.capability import Capability, CudaDevice, Probe, ProbeResult, Versions
 from exp.hardware.profiles import load_profiles
 from exp.hardware.resolver import ResolvedHardware, Wishes, resolve_hardware
 
-PROFILES = load_profiles(Path(__file__).parents[2] / "conf" / "hardware")
+CONF = Path(__file__).parents[2] / "conf"
+PROFILES = load_profiles(CONF / "hardware")
 
 P100 = CudaDevice("Tesla P100", (6, 0), 15.89, native_bf16=False)
 V100 = CudaDevice("Tesla V100", (7, 0), 15.77, native_bf16=False)
@@ -182,8 +185,9 @@ RESOLVES = [
      "1xcuda fp16 flash tf32+scaler workers=4 threads=8"),
     ("a100 with int8", gpu(A100), FULL, ask("a100"), Wishes(quantization="int8"), ALL_WORK,
      AMPERE_FLASH),
-    ("a100 with a gptq checkpoint", gpu(A100), PLAIN, ask("a100"), Wishes(quantization="gptq"),
-     {}, AMPERE_SDPA),
+    ("a100 with a gptq checkpoint", gpu(A100),
+     replace(PLAIN, gptqmodel="5.0.0", optimum="2.0.0"), ask("a100"),
+     Wishes(quantization="gptq"), {}, AMPERE_SDPA),
     ("a100 profile on the larger A100", gpu(A100_80), FULL, ask("a100"), None, ALL_WORK,
      AMPERE_FLASH),
     ("a100_80 on the larger A100", gpu(A100_80), FULL, ask("a100_80"), None, ALL_WORK,
@@ -294,6 +298,9 @@ REFUSED = [
      "bitsandbytes 0.50.2 cannot compute nf4 on NVIDIA GeForce RTX 5090", "quantization=none"),
     ("int8 without a kernel", cpu(), FULL, ask("cpu"), Wishes(quantization="int8"), NONE_WORK,
      "bitsandbytes 0.50.2 cannot compute int8 on the CPU", "quantization=none"),
+    ("a gptq checkpoint without its reader", gpu(A100), PLAIN, ask("a100"),
+     Wishes(quantization="gptq"), ALL_WORK, "not installed: gptqmodel, optimum",
+     "pip install gptqmodel optimum"),
     ("compile without a compiler", cpu(), CPU_BUILD, ask("cpu"), LAYERS, NONE_WORK,
      "one compiled step failed on the CPU", "training.compile=off"),
     ("compile on a P100", gpu(P100), OLD, ask("auto"), LAYERS, ALL_WORK,
@@ -486,6 +493,111 @@ def test_all_refused_wishes_are_shown_together() -> None:
         "quantization=nf4",
     ):
         assert f"where: {wish} with hardware=t4" in message
+
+
+SUGGESTED = [
+    ("rtx5090, one compiled step works", gpu(RTX5090), ask("rtx5090"), ALL_WORK, "layers",
+     "one compiled step worked on NVIDIA GeForce RTX 5090"),
+    ("auto finds an RTX 5090", gpu(RTX5090), ask("auto"), ALL_WORK, "layers",
+     "one compiled step worked on NVIDIA GeForce RTX 5090"),
+    ("rtx5090, no compiled step works", gpu(RTX5090), ask("rtx5090"), NONE_WORK, "off",
+     "one compiled step failed on NVIDIA GeForce RTX 5090"),
+    ("rtx5090 told to use the CPU", cpu(),
+     ask("rtx5090", accelerator="cpu", precision="auto", memory_gib=None), ALL_WORK, "off",
+     "the profile suggests none on the CPU"),
+    ("t4", gpu(T4), ask("t4"), ALL_WORK, "off", "the profile suggests none on Tesla T4"),
+    ("auto on a T4", gpu(T4), ask("auto"), ALL_WORK, "off", "the profile suggests none"),
+    ("auto on a card without a profile", gpu(L4), ask("auto"), ALL_WORK, "off",
+     "the profile suggests none on NVIDIA L4"),
+    ("auto with a suggestion of one's own", gpu(L4), ask("auto", compile=Compile.full), ALL_WORK,
+     "full", "one compiled step worked on NVIDIA L4"),
+    ("cpu", cpu(), ask("cpu"), ALL_WORK, "off", "the profile suggests none on the CPU"),
+    ("cpu with a suggestion of one's own", cpu(), ask("cpu", compile=Compile.layers), ALL_WORK,
+     "layers", "one compiled step worked on the CPU"),
+    ("a P100 with a suggestion", gpu(P100), ask("auto", compile=Compile.layers), ALL_WORK, "off",
+     "Triton needs compute capability 7.0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("machine", "hardware", "results", "compiled", "reason"),
+    [pytest.param(*case, id=name) for name, *case in SUGGESTED],
+)
+def test_auto_compiles_what_the_profile_suggests_where_it_works(
+    machine: Capability,
+    hardware: HardwareConfig,
+    results: dict[Probe, ProbeResult],
+    compiled: str,
+    reason: str,
+) -> None:
+    versions = OLD if P100 in machine.cuda_devices else FULL
+    resolved = resolve(machine, versions, hardware, Wishes(compile=Compile.auto), results)
+    assert resolved.compile is Compile[compiled]
+    reasons = {one.name: one for one in resolved.reasons}
+    assert reasons["training.compile"].value == compiled
+    assert reason in reasons["training.compile"].reason
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_auto_takes_from_the_profile_of_the_card_what_no_probe_can_tell(name: str) -> None:
+    profile = PROFILES[name]
+    found = resolve(gpu(*CARDS[name]), FULL, ask("auto", devices=profile.devices))
+    assert found.peak_tflops == profile.peak_tflops
+    assert found.expected_flop_share == profile.expected_flop_share
+    assert found.quantize_to == profile.quantize_to
+
+
+def test_what_is_set_goes_before_the_profile_of_the_card() -> None:
+    hardware = ask("auto", peak_tflops=200.0, expected_flop_share=0.5, quantize_to="nf4")
+    found = resolve(gpu(H100), FULL, hardware)
+    settled = (found.peak_tflops, found.expected_flop_share, found.quantize_to)
+    assert settled == (200.0, 0.5, "nf4")
+
+
+def test_the_16_bit_peak_says_nothing_about_fp32() -> None:
+    assert resolve(gpu(A100), FULL, ask("a100", precision="fp32")).peak_tflops is None
+
+
+QUANTIZATIONS = sorted(path.stem for path in (CONF / "quantization").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("results", [ALL_WORK, NONE_WORK], ids=["probes work", "probes fail"])
+@pytest.mark.parametrize("versions", [FULL, PLAIN], ids=["extras", "no extras"])
+def test_every_quantization_on_every_profile_resolves_or_says_why_not(
+    quantization: str, name: str, results: dict[Probe, ProbeResult], versions: Versions
+) -> None:
+    machine = gpu(*CARDS[name]) if name in CARDS else cpu()
+    refused = None
+    try:
+        resolved = resolve(machine, versions, ask(name), Wishes(quantization=quantization), results)
+    except (HardwareError, MissingExtraError) as error:
+        refused = error
+    if refused is None:
+        assert resolved.quantization == quantization
+    else:
+        assert quantization in (refused.where or "")
+        assert refused.fix
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_composes_and_resolves_on_its_card(name: str) -> None:
+    (trial,) = preflight("train", [f"hardware={name}"], open_library()).trials
+    assert trial.config.hardware == PROFILES[name]
+    assert trial.warnings == ()
+    machine = gpu(*CARDS[name]) if name in CARDS else cpu()
+    wishes = Wishes(compile=trial.config.training.compile)
+    assert resolve(machine, FULL, trial.config.hardware, wishes).name == name
+
+
+def test_a_build_that_is_too_old_for_the_card_is_refused_before_anything_is_probed() -> None:
+    def probe(part: Probe, accelerator: Accelerator, precision: Precision) -> ProbeResult:
+        raise AssertionError(part)
+
+    wishes = Wishes(Compile.layers, "nf4")
+    with pytest.raises(HardwareError, match=r"CUDA 12\.8 or newer"):
+        resolve_hardware(gpu(RTX5090), OLD, probe, ask("rtx5090"), wishes)
 
 
 def test_a_plan_uses_the_smaller_of_the_profile_and_the_card() -> None:

@@ -54,4 +54,4 @@ def test_the_checkpoint_folder_loads_here_and_in_plain_peft(training: Build) -> 
     expected = logits(run.model)
     assert torch.equal(logits(load_lora(untouched_base(), folder)), expected)
     plain = logits(PeftModel.from_pretrained(untouched_base(), folder))
-    torch.testing.assert_close(plain, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(plain, expected, rtol=1e-5, atol=1e-5)

@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from exp.commands.foundation import generation_settings, lay_foundation
+from exp.commands.foundation import lay_foundation
+from exp.commands.prediction import generation_settings
 from exp.commands.subset import subset
 from exp.config.plain import to_plain
 from exp.config.resolve import Resolved

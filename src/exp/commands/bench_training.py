@@ -103,8 +103,9 @@ def _synthetic(foundation: Foundation, config: BenchConfig) -> TokenStore:
 def _sampled(foundation: Foundation, config: BenchConfig) -> TokenStore:
     examples = foundation.task.split("train")
     store = tokenise(examples, examples.content_key, foundation.renderer)
-    rows = select_rows(store, config.data, int(store.lengths.max(initial=0)), config.seed).rows
-    return sample_rows(store, rows.tolist(), _num_examples(config.bench), config.seed)
+    chosen = select_rows(store, config.data, int(store.lengths.max(initial=0)), config.seed)
+    store = replace(store, max_tokens=chosen.max_tokens)
+    return sample_rows(store, chosen.rows.tolist(), _num_examples(config.bench), config.seed)
 
 
 def _train_config(config: BenchConfig) -> TrainConfig:

@@ -3,30 +3,31 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from exp.commands.foundation import Foundation, generation_settings
+from exp.commands.foundation import Foundation
+from exp.commands.ordering import curriculum, epoch_draws
+from exp.commands.prediction import generation_settings
 from exp.config.plain import config_hash
 from exp.config.schema import LossOn, TrainConfig
+from exp.data.augmentation.chain import Augmenter
+from exp.data.augmentation.served import Variants, longest_variant
 from exp.data.datamodule import StepDataModule
 from exp.data.plan import BatchPlan, count_labels
-from exp.data.selection import Selection, select_rows
+from exp.data.selection import Selection, overlong_lines, select_rows
 from exp.data.tokens import TokenStore, tokenise
-from exp.generation.cache.store import PredictionCache
-from exp.generation.context import key_context
 from exp.generation.predictor import Predictor
 from exp.generation.settings import with_token_limit
 from exp.metrics.score_sheet import score_predictions
+from exp.model.context_length import context_length
 from exp.model.forward import choose_layout
-from exp.model.merge import merged_for_inference
+from exp.model.merge import merged_for_inference, scored_weights
 from exp.records import Derived, Example
 from exp.rundir import RunDir
-from exp.training.checkpoint import ADAPTER, ADAPTER_CONFIG
 from exp.training.validation import Validate
 
 log = logging.getLogger(__name__)
@@ -49,20 +50,44 @@ def close_generation(config: TrainConfig, store: TokenStore) -> tuple[TrainConfi
     return replace(config, generation=generation), derived
 
 
+def select_training_rows(
+    foundation: Foundation, config: TrainConfig, store: TokenStore
+) -> tuple[TokenStore, Selection]:
+    """Decide which rows are used, before a run folder is made or weights are loaded.
+
+    Returns:
+        The store, with over-long inputs cut where the configuration says so, and the rows.
+    """
+    selection = select_rows(store, config.data, _length_limit(foundation, config), config.seed)
+    return replace(store, max_tokens=selection.max_tokens), selection
+
+
+def _length_limit(foundation: Foundation, config: TrainConfig) -> int:
+    model_limit = context_length(config.model, foundation.files)
+    return config.data.max_length_tokens or model_limit or 2**31
+
+
 def prepare_data(
-    foundation: Foundation, config: TrainConfig, model: PreTrainedModel, store: TokenStore
+    foundation: Foundation,
+    config: TrainConfig,
+    model: PreTrainedModel,
+    store: TokenStore,
+    selection: Selection,
+    augmenter: Augmenter | None = None,
 ) -> TrainingData:
-    """Select rows, choose the layout, plan every step."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    selection = select_rows(store, config.data, limit or 2**31, config.seed)
-    for example_id in selection.skipped_ids:
-        log.warning("skipped: %s is longer than the limit", example_id)
+    """Choose the layout, plan every step."""
+    for line in overlong_lines(selection):
+        log.warning("%s", line)
     lengths = np.asarray(store.lengths[selection.rows])
-    choice = choose_layout(model, config.training.layout, int(lengths.max(initial=0)))
+    longest = int(lengths.max(initial=0))
+    if augmenter is not None:
+        longest = longest_variant(longest, _length_limit(foundation, config))
+    choice = choose_layout(model, config.training.layout, longest)
     if choice.reason is not None:
         log.info("training.layout=%s: %s", choice.layout.name, choice.reason)
     training = config.training
     completions = np.asarray(store.completion_lengths[selection.rows])
+    draws, drawn = epoch_draws(foundation, config, selection)
     plan = BatchPlan(
         lengths=lengths,
         num_labels=count_labels(lengths, completions, training.loss),
@@ -74,7 +99,17 @@ def prepare_data(
         epochs=training.epochs,
         max_steps=training.steps,
         seed=config.seed,
+        draws=draws,
+        curriculum=curriculum(foundation, config, model, store, selection, choice.layout),
     )
+    variants = None
+    if augmenter is not None:
+        factor = config.augmentation.factor
+        plan = plan.times(factor)
+        examples = foundation.task.split("train")
+        variants = Variants(
+            store, selection.rows, examples, foundation.renderer, augmenter, factor, longest
+        )
     module = StepDataModule(
         plan,
         store,
@@ -82,37 +117,18 @@ def prepare_data(
         training.loss,
         num_workers=foundation.hardware.num_workers,
         prefetch_batches=foundation.hardware.prefetch_batches,
+        variants=variants,
     )
-    return TrainingData(store, selection, plan, module, _derived(config, plan, choice.reason))
+    precision = foundation.hardware.precision
+    scored = scored_weights(config.quantization.name, precision, config.lora)
+    derived = (*_derived(config, plan, choice.reason), *drawn, scored)
+    return TrainingData(store, selection, plan, module, derived)
 
 
 def open_tokens(foundation: Foundation, split: str) -> TokenStore:
     """Tokenise a split, or open its token ids from the cache."""
     examples = foundation.task.split(split)
     return tokenise(examples, examples.content_key, foundation.renderer)
-
-
-def cached_predictor(
-    foundation: Foundation,
-    config: TrainConfig,
-    cache: PredictionCache | None,
-    checkpoint: Path | None,
-    label: str,
-    run: RunDir | None = None,
-) -> Predictor:
-    """Build the predictor of the base model, or of the base with a checkpoint's adapter."""
-    settings = generation_settings(foundation, config, run)
-    adapter = [] if checkpoint is None else [checkpoint / ADAPTER, checkpoint / ADAPTER_CONFIG]
-    context = key_context(
-        model=config.model,
-        weight_files=foundation.files.weight_files(),
-        seed=config.seed,
-        adapter_files=adapter,
-        hardware=foundation.hardware,
-        renderer=foundation.renderer,
-        settings=settings,
-    )
-    return Predictor(foundation.renderer, settings, context, cache, label)
 
 
 def validator(
@@ -138,7 +154,12 @@ def validator(
     return validate
 
 
-def run_identity(foundation: Foundation, config: TrainConfig, store_key: str) -> dict[str, str]:
+def run_identity(
+    foundation: Foundation,
+    config: TrainConfig,
+    store_key: str,
+    augmenter: Augmenter | None = None,
+) -> dict[str, str]:
     """Say what a run is made of; a checkpoint can be gone on from only by the same.
 
     Where the data lies, when to stop and how to log may change between sittings.
@@ -157,6 +178,7 @@ def run_identity(foundation: Foundation, config: TrainConfig, store_key: str) ->
         "training data": store_key,
         "rendering": foundation.renderer.digest,
         "precision": foundation.hardware.precision.name,
+        **({} if augmenter is None else {"augmentation": augmenter.digest}),
     }
 
 
@@ -166,9 +188,19 @@ def _derived(config: TrainConfig, plan: BatchPlan, reason: str | None) -> tuple[
     by_steps = f"training.steps={training.steps}"
     steps_reason = by_epochs if plan.num_steps != training.steps else by_steps
     labels = "completions" if training.loss is LossOn.completion else "all tokens"
+    of_epoch = f"loss on {labels}" + ("" if plan.draws is None else ", in the first epoch")
     return (
         Derived("training steps", plan.num_steps, steps_reason),
         Derived("layout", plan.layout.name, reason or "as set"),
         Derived("shared prefix tokens", plan.shared_tokens, "instruction and chat template"),
-        Derived("labels per epoch", int(plan.num_labels.sum()), f"loss on {labels}"),
+        Derived("labels per epoch", int(plan.num_labels[plan.members(0)].sum()), of_epoch),
+        *_augmented(config, plan),
     )
+
+
+def _augmented(config: TrainConfig, plan: BatchPlan) -> tuple[Derived, ...]:
+    factor = config.augmentation.factor
+    if factor == 1:
+        return ()
+    reason = f"augmentation.factor={factor}: each row and up to {factor - 1} new variants of it"
+    return (Derived("examples per epoch", plan.examples_per_epoch, reason),)

@@ -2,22 +2,20 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exp.commands.rank import local_rank
 from exp.config.groups import main_folder
-from exp.config.schema import Accelerator, Compile, Constrain, Strategy
+from exp.config.schema import Accelerator, Compile
 from exp.data.render import Renderer
 from exp.data.task import Task, load_task
-from exp.generation.settings import CPU_SLOTS, GPU_SLOTS, GenerationSettings, fold_tokens
-from exp.generation.template import read_template
 from exp.hardware.machine import read_capability, read_versions
 from exp.hardware.probe import run_probe
 from exp.hardware.profiles import load_profiles
 from exp.hardware.resolver import ResolvedHardware, Wishes, resolve_hardware
 from exp.model.source import ModelFiles, locate_model
 from exp.model.tokenizer import load_chat_format
-from exp.rundir import RunDir
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,51 +67,20 @@ def lay_foundation(config: Any, splits: Sequence[str]) -> Foundation:
 def open_base(foundation: Foundation, config: Any) -> "PreTrainedModel":
     """Load the frozen base onto the device that was settled."""
     from exp.hardware.process import apply_to_process
-    from exp.model.base import load_base
+    from exp.model.base import Storage, load_base
     from exp.model.packed_linear import pack_linears
 
     apply_to_process(foundation.hardware)
-    model = load_base(config.model, foundation.files, foundation.hardware.precision, config.seed)
-    if foundation.hardware.accelerator is Accelerator.cuda:
-        return model.to("cuda")  # type: ignore[arg-type]
-    if foundation.hardware.compile is Compile.off:
+    hardware = foundation.hardware
+    on_cpu = hardware.accelerator is Accelerator.cpu
+    storage = Storage(
+        quantization=hardware.quantization,
+        device="cpu" if on_cpu else f"cuda:{local_rank()}",
+        device_map=hardware.device_map,
+        max_memory=hardware.max_memory,
+        offload_gib=hardware.offload_gib,
+    )
+    model = load_base(config.model, foundation.files, hardware.precision, config.seed, storage)
+    if on_cpu and foundation.hardware.compile is Compile.off:
         pack_linears(model)  # the compiler packs weights itself, and cannot take these
     return model
-
-
-def generation_settings(
-    foundation: Foundation, config: Any, run: RunDir | None = None
-) -> GenerationSettings:
-    """Close the generation settings: stop tokens, slots, schema, and what completions look like.
-
-    Args:
-        foundation: Device, task, tokenizer.
-        config: Its `generation` has a token limit.
-        run: Keeps the template of the training completions; None drafts from the input alone.
-
-    Raises:
-        ConfigError: The schema says something that decoding cannot be held to.
-    """
-    generation, renderer = config.generation, foundation.renderer
-    on_cpu = foundation.hardware.accelerator is Accelerator.cpu
-    settings = GenerationSettings(
-        config=generation,
-        stop_ids=renderer.stop_ids,
-        num_slots=generation.slots or (CPU_SLOTS if on_cpu else GPU_SLOTS),
-    )
-    if generation.strategy is not Strategy.greedy:
-        return settings
-    if generation.constrain is Constrain.schema:
-        from exp.generation.constraint import Constraint
-
-        assert foundation.task.schema is not None
-        constraint = Constraint(foundation.task.schema, renderer.tokenizer, renderer.stop_ids)
-        settings = replace(settings, constraint=constraint)
-    if generation.drafting:
-        known = run is not None and run.template.is_file()
-        settings = replace(
-            settings,
-            template=read_template(run.template) if run is not None and known else None,
-            folded=fold_tokens(renderer.tokenizer),
-        )
-    return settings

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exp.commands.foundation import Foundation, generation_settings, lay_foundation, open_base
+from exp.commands.foundation import Foundation, lay_foundation, open_base
+from exp.commands.prediction import cached_predictor
 from exp.config.schema import EvaluateConfig
 from exp.errors import ConfigError
 from exp.generation.cache.store import PredictionCache
-from exp.generation.context import key_context
 from exp.generation.predictor import Predictor
 from exp.rundir import RunDir, open_run_dir
-from exp.training.checkpoint import ADAPTER, ADAPTER_CONFIG, find_checkpoint
+from exp.training.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,18 +53,7 @@ def open_subject(
             where="generation.max_new_tokens",
             fix="generation.max_new_tokens=256",
         )
-    settings = generation_settings(foundation, config, run)
-    adapter = [] if checkpoint is None else [checkpoint / ADAPTER, checkpoint / ADAPTER_CONFIG]
-    context = key_context(
-        model=config.model,
-        weight_files=foundation.files.weight_files(),
-        seed=config.seed,
-        adapter_files=adapter,
-        hardware=foundation.hardware,
-        renderer=foundation.renderer,
-        settings=settings,
-    )
-    predictor = Predictor(foundation.renderer, settings, context, cache, label)
+    predictor = cached_predictor(foundation, config, cache, checkpoint, label, run)
     return Subject(label, run, foundation, predictor, lambda: _load(foundation, config, checkpoint))
 
 

@@ -1,11 +1,14 @@
 """The end of a training: what came out, where it is, what to type next."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from exp.commands.advising import Improvement
 from exp.commands.scoring import read_scores
 from exp.commands.session import Session
+from exp.report.advice import print_advice
 from exp.report.console import print_next_steps, print_predictions, print_scores_table
 from exp.report.run_report import write_run_report
 from exp.training.fit import FitOutcome
@@ -13,7 +16,9 @@ from exp.training.fit import FitOutcome
 SHOWN_PREDICTIONS = 4
 
 
-def report_outcome(session: Session, outcome: FitOutcome) -> None:
+def report_outcome(
+    session: Session, outcome: FitOutcome, improvements: Sequence[Improvement] = ()
+) -> None:
     """Print scores before and after with a few predictions, write the report, say what is next."""
     run = session.run
     for split, stages in read_scores(run.scores).items():
@@ -23,6 +28,8 @@ def report_outcome(session: Session, outcome: FitOutcome) -> None:
     session.show_predictions(rows)
     session.note(status="completed")
     write_run_report(run)
+    for one in improvements:
+        print_advice(one.what, [str(advice) for advice in one.advice])
     shown = _relative(run.path)
     print_next_steps(
         [

@@ -15,7 +15,12 @@ RUN_DIR_VARIABLE = "EXP_RUN_DIR"
 
 def in_first_process() -> bool:
     """Tell whether this process is the one that talks and writes."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+    return local_rank() == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+
+
+def local_rank() -> int:
+    """Number this process among those of this machine, which is also its device's number."""
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def join_run_dir(config: TrainConfig) -> RunDir:

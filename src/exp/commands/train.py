@@ -3,22 +3,29 @@
 import logging
 from contextlib import nullcontext
 
+from exp.commands.advising import find_improvements
+from exp.commands.auditing import audit_before_training, log_warnings
+from exp.commands.augmenting import open_augmenter
 from exp.commands.fitting import (
-    cached_predictor,
     close_generation,
     open_tokens,
     prepare_data,
     run_identity,
+    select_training_rows,
     validator,
 )
 from exp.commands.foundation import Foundation, lay_foundation, open_base
+from exp.commands.memory_watch import MemoryWatch, fit_memory
 from exp.commands.outcome import report_outcome
+from exp.commands.prediction import cached_predictor
 from exp.commands.rank import in_first_process, join_run_dir
 from exp.commands.scoring import keep_scored, score_split
 from exp.commands.session import Session, SilentSession
 from exp.commands.subset import subset
 from exp.config.resolve import Resolved
 from exp.config.schema import TrainConfig
+from exp.data.augmentation.chain import Augmenter
+from exp.data.selection import Selection
 from exp.data.tokens import TokenStore
 from exp.generation.cache.store import PredictionCache
 from exp.generation.template import learn_template, write_template
@@ -38,15 +45,20 @@ def run(resolved: Resolved) -> int:
     """Train an adapter and score it; return the exit code."""
     config: TrainConfig = resolved.config
     foundation = lay_foundation(config, ("train", *SPLITS))
-    tokens = open_tokens(foundation, "train")
+    audit = audit_before_training(foundation, config)
+    augmenter = open_augmenter(foundation.task, config.augmentation, config.seed)
+    tokens, selection = select_training_rows(foundation, config, open_tokens(foundation, "train"))
     config, token_limit = close_generation(config, tokens)
+    config, fitted = fit_memory(config, foundation, tokens, selection)
     run_dir = join_run_dir(config)
-    derived = (*resolved.derived, *foundation.hardware.reasons, token_limit)
+    derived = (*resolved.derived, *foundation.hardware.reasons, token_limit, *fitted)
     open_session = Session if in_first_process() else SilentSession
     with open_session(run_dir, config) as session:
         session.note_derived(derived)
+        session.note(audit=audit.summary())
+        log_warnings(audit)
         try:
-            _train(config, foundation, tokens, session)
+            _train(config, foundation, tokens, selection, augmenter, session)
         except Interrupted as interruption:
             session.note(status="interrupted")
             log.warning("interrupted; go on with: exp train training.resume=%s", run_dir.path)
@@ -55,11 +67,17 @@ def run(resolved: Resolved) -> int:
 
 
 def _train(
-    config: TrainConfig, foundation: Foundation, tokens: TokenStore, session: Session
+    config: TrainConfig,
+    foundation: Foundation,
+    tokens: TokenStore,
+    selection: Selection,
+    augmenter: Augmenter | None,
+    session: Session,
 ) -> None:
     run_dir, task = session.run, foundation.task
+    memory = MemoryWatch.start(config, foundation)
     model = open_base(foundation, config)
-    data = prepare_data(foundation, config, model, tokens)
+    data = prepare_data(foundation, config, model, tokens, selection, augmenter)
     if in_first_process():
         write_template(run_dir.template, learn_template(tokens))
     session.note_derived(data.derived)
@@ -97,9 +115,11 @@ def _train(
             ),
             record=session.record,
             base_name=config.model.hub_id or config.model.name,
-            identity=run_identity(foundation, config, task.split("train").content_key),
+            identity=run_identity(foundation, config, task.split("train").content_key, augmenter),
             start=read_checkpoint(find_checkpoint(run_dir, "last")) if resumed else None,
+            probe=memory.expect(data),
         )
+        session.note(memory=memory.compare())
         session.note_outcome(outcome)
         if not in_first_process():
             return
@@ -118,4 +138,5 @@ def _train(
                     seed=config.seed,
                 )
                 keep_scored(run_dir, split, "after", task, scored)
-    report_outcome(session, outcome)
+    improvements = find_improvements(run_dir, config, foundation.hardware, adapted, data.plan)
+    report_outcome(session, outcome, improvements)

@@ -6,13 +6,22 @@ from typing import Any
 
 from exp.config.fields import closest
 from exp.config.overrides import Given
-from exp.config.ranges import ranges
-from exp.config.schema import Constrain, OutputFormat, Schedule, Strategy, Weights
+from exp.config.ranges import ranges, value_at
+from exp.config.schema import (
+    AugmentConfig,
+    Constrain,
+    OutputFormat,
+    Schedule,
+    StrategiesConfig,
+    Strategy,
+    Weights,
+)
 from exp.config.section import Section
 from exp.config.signatures import lora_config_fields, trainer_arguments
 from exp.errors import ConfigError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+STRATEGIES = tuple(StrategiesConfig.__dataclass_fields__)
 
 PEFT_NAMES = {
     "r": "lora.r",
@@ -60,12 +69,14 @@ TRAINER_NAMES = {
 def check(config: Section, given: Given) -> Iterator[ConfigError]:
     """Every value that is impossible, by itself or together with others."""
     yield from ranges(config, given)
-    for rule in (_model, _lora, _schedule, _training, _task, _generation):
+    for rule in (_model, _lora, _schedule, _training, _task, _augmentation, _generation):
         yield from rule(config, given)
 
 
 def _model(config: Any, given: Given) -> Iterator[ConfigError]:
-    model = config.model
+    model = getattr(config, "model", None)
+    if model is None:
+        return
     if model.trust_remote_code and not COMMIT.fullmatch(model.revision or ""):
         yield ConfigError(
             "model.trust_remote_code runs code from the hub, so the code has to be pinned; "
@@ -183,12 +194,28 @@ def _training(config: Any, given: Given) -> Iterator[ConfigError]:
 
 
 def _task(config: Any, given: Given) -> Iterator[ConfigError]:
-    task = config.task
+    task = getattr(config, "task", None)
+    if task is None:
+        return
     if task.instruction is not None and task.instruction_file is not None:
         yield ConfigError(
             "task.instruction and task.instruction_file are both set; only one can hold.",
             where=given.where("task.instruction"),
             fix="task.instruction=null, or task.instruction_file=null",
+        )
+    files = task.train if isinstance(task.train, list) else [task.train]
+    if task.train is not None and not (files and all(isinstance(file, str) for file in files)):
+        yield ConfigError(
+            f"task.train is {task.train!r}, but it has to be a file, or a list of files.",
+            where=given.where("task.train"),
+            fix="task.train=rows.jsonl, or task.train=[a.jsonl,b.jsonl]",
+        )
+    if task.train_weights and len(task.train_weights) != len(files):
+        yield ConfigError(
+            f"task.train_weights has {len(task.train_weights)} numbers for {len(files)} "
+            f"{'file' if len(files) == 1 else 'files'} in task.train.",
+            where=given.where("task.train_weights"),
+            fix=f"task.train_weights=[{','.join(['1'] * len(files))}], or task.train_weights=[]",
         )
     fractions = task.validation_fraction * (task.validation is None)
     fractions += task.test_fraction * (task.test is None)
@@ -200,8 +227,31 @@ def _task(config: Any, given: Given) -> Iterator[ConfigError]:
         )
 
 
+def _augmentation(config: Any, given: Given) -> Iterator[ConfigError]:
+    augmentation = getattr(config, "augmentation", None)
+    if augmentation is None:
+        return
+    weights = [value_at(augmentation, f"strategies.{name}") for name in STRATEGIES]
+    if augmentation.factor > 1 and not any(weights):
+        yield ConfigError(
+            f"augmentation.factor={augmentation.factor} needs variants, but every strategy has "
+            "weight 0.",
+            where=given.where("augmentation.factor"),
+            fix=f"augmentation=standard augmentation.factor={augmentation.factor}",
+        )
+    shows = isinstance(config, AugmentConfig)
+    if shows and config.text is None and config.output is not None:
+        yield ConfigError(
+            "output is the answer to text, and there is no text.",
+            where=given.where("output"),
+            fix="text='<an input>' output='<its answer>'",
+        )
+
+
 def _generation(config: Any, given: Given) -> Iterator[ConfigError]:
-    generation = config.generation
+    generation = getattr(config, "generation", None)
+    if generation is None:
+        return
     if generation.strategy is Strategy.beam and generation.num_beams < 2:
         yield ConfigError(
             "generation.strategy=beam needs more than one beam.",

@@ -6,7 +6,20 @@ from typing import Any
 from exp.config.fields import all_fields
 from exp.config.overrides import Given
 from exp.config.ranges import value_at
-from exp.config.schema import Accelerator, Bench, OutputFormat, Schedule, Strategy, TrackerKind
+from exp.config.schema import (
+    Accelerator,
+    AuditConfig,
+    AugmentConfig,
+    Bench,
+    DoctorConfig,
+    EvaluateConfig,
+    Order,
+    OutputFormat,
+    Schedule,
+    StrategiesConfig,
+    Strategy,
+    TrackerKind,
+)
 from exp.config.section import Section
 
 Idle = Callable[[Any], str | None]
@@ -28,12 +41,30 @@ def _if(holds: Callable[[Any], bool], reason: str) -> Idle:
 _NO_TRACKER = _if(lambda c: c.tracker.kind is TrackerKind.none, "tracker.kind is none")
 _NOT_WANDB = _if(lambda c: c.tracker.kind is not TrackerKind.wandb, "only wandb has it")
 _NO_CACHE = _if(lambda c: not c.cache.enabled, "cache.enabled is false")
+_NO_CURRICULUM = _if(lambda c: c.data.order is Order.shuffle, "data.order is shuffle")
 _NOT_IN_TRAINING = _if(lambda c: _measures(c, Bench.training), "exp bench training has none")
+_NOT_IN_DOCTOR = _if(lambda c: isinstance(c, DoctorConfig), "exp doctor takes two steps of its own")
 _NOT_IN_GENERATION = _if(lambda c: _measures(c, Bench.generation), "exp bench generation has none")
+
+
+_WHOLE_MODEL = _if(lambda c: c.hardware.device_map is None, "hardware.device_map is null")
+_NOT_AUGMENTED = _if(
+    lambda c: c.augmentation.factor == 1 and not isinstance(c, AugmentConfig),
+    "augmentation.factor is 1, which makes no variants",
+)
+_ONE_TEXT = _if(lambda c: getattr(c, "text", None) is not None, "text= is shown, and no rows")
 
 
 def _measures(config: Any, what: Bench) -> bool:
     return getattr(config, "what", None) is what
+
+
+def _without_training(config: Any) -> str | None:
+    """Settings of data that a run brings along are not held against the one who evaluates it."""
+    if isinstance(config, AuditConfig):
+        return "exp audit looks at all rows"
+    scores = isinstance(config, EvaluateConfig) and config.run is None
+    return "only training has it" if scores and not _measures(config, Bench.training) else None
 
 
 def _either(first: Idle, second: Idle) -> Idle:
@@ -70,11 +101,17 @@ IDLE: dict[str, Idle] = {
     "hardware.tf32": _if(
         lambda c: c.hardware.accelerator is Accelerator.cpu, "hardware.accelerator is cpu"
     ),
-    "tracker.project": _NOT_WANDB,
-    "tracker.entity": _NOT_WANDB,
-    "tracker.tags": _NO_TRACKER,
+    "hardware.fused_optimizer": _if(
+        lambda c: value_at(c, "optimizer.name") not in (None, "adamw"),
+        "only optimizer=adamw has the choice",
+    ),
+    "hardware.max_memory": _WHOLE_MODEL,
+    "hardware.offload_gib": _WHOLE_MODEL,
+    "tracker.project": _either(_NOT_WANDB, _NOT_IN_DOCTOR),
+    "tracker.entity": _either(_NOT_WANDB, _NOT_IN_DOCTOR),
+    "tracker.tags": _either(_NO_TRACKER, _NOT_IN_DOCTOR),
     "tracker.timeout_seconds": _NO_TRACKER,
-    "tracker.num_examples": _NO_TRACKER,
+    "tracker.num_examples": _either(_NO_TRACKER, _NOT_IN_DOCTOR),
     "cache.force_recompute": _NO_CACHE,
     "cache.max_age_days": _NO_CACHE,
     "split": _either(
@@ -84,6 +121,34 @@ IDLE: dict[str, Idle] = {
         _if(lambda c: c.run is None, "without run= the base model is used"), _NOT_IN_TRAINING
     ),
     "limit": _NOT_IN_TRAINING,
+    "task.train_weights": _without_training,
+    **{f"data.{name}": _without_training for name in ("limit", "fraction", "balance", "order")},
+    "data.balance_max_repeat": _either(
+        _if(lambda c: c.data.balance is None, "data.balance is null"), _without_training
+    ),
+    **{
+        f"data.{name}": _either(_NO_CURRICULUM, _without_training)
+        for name in ("difficulty", "pacing", "pacing_start", "pacing_end")
+    },
+    "task.monitor": _if(
+        lambda c: isinstance(c, AuditConfig | AugmentConfig), "this command scores nothing"
+    ),
+    **{
+        f"augmentation.{name}": _NOT_AUGMENTED
+        for name in (
+            *("max_strategies", "strength", "lexicon"),
+            *(f"strategies.{strategy}" for strategy in StrategiesConfig.__dataclass_fields__),
+        )
+    },
+    "n": _ONE_TEXT,
+    **{
+        f"training.{name}": _NOT_IN_DOCTOR
+        for name in (
+            *("epochs", "steps", "minutes", "batch_size", "micro_batch_size", "validate_every"),
+            *("validation_limit", "test_limit", "patience", "log_every_steps", "keep_checkpoints"),
+            *("evaluate_base", "resume"),
+        )
+    },
     **{
         f"bench.{name}": _NOT_IN_GENERATION
         for name in (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from exp.config.overrides import Given
+from exp.config.schema import AugmentConfig, StrategiesConfig
 from exp.config.section import Section
 from exp.errors import ConfigError
 
@@ -50,13 +51,23 @@ RULES: dict[str, Rule] = {
     "hardware.devices": at_least(1),
     "hardware.compute_capability": matches(re.compile(r"\d+\.\d"), "of the form 8.9"),
     "hardware.memory_gib": above(0),
+    "hardware.max_memory": (
+        lambda value: all(0 < gib < math.inf for gib in value),
+        "a list of numbers above 0, one per device",
+    ),
+    "hardware.offload_gib": above(0),
     "hardware.num_workers": at_least(0),
     "hardware.prefetch_batches": at_least(1),
     "hardware.cpu_threads": at_least(1),
+    "hardware.quantize_to": among("nf4", "int8"),
+    "hardware.peak_tflops": above(0),
+    "hardware.expected_flop_share": share(),
     "lora.r": at_least(1),
     "lora.alpha": above(0),
     "lora.dropout": share(below_one=True),
     "lora.target_modules": (lambda value: len(value) > 0, "a list with at least one layer name"),
+    "quantization.name": among("none", "nf4", "int8", "gptq", "awq"),
+    "optimizer.name": among("adamw", "adamw_8bit", "paged_adamw_8bit"),
     "optimizer.lr": above(0),
     "optimizer.weight_decay": at_least(0),
     "optimizer.beta1": share(below_one=True),
@@ -80,11 +91,26 @@ RULES: dict[str, Rule] = {
     "training.log_every_steps": at_least(1),
     "training.keep_checkpoints": at_least(1),
     "task.name": A_NAME,
+    "task.train_weights": (
+        lambda value: all(0 < weight < math.inf for weight in value),
+        "a list of numbers above 0, one per file of task.train",
+    ),
     "task.validation_fraction": share(below_one=True),
     "task.test_fraction": share(below_one=True),
     "task.language": matches(re.compile(r"[a-z]{2}"), "two letters (ISO 639-1), like es"),
     "data.max_length_tokens": at_least(2),
     "data.limit": at_least(1),
+    "data.fraction": (lambda value: 0 < value <= 1, "more than 0 and at most 1"),
+    "data.balance_max_repeat": at_least(1),
+    "data.pacing_start": (lambda value: 0 < value <= 1, "more than 0 and at most 1"),
+    "data.pacing_end": share(),
+    "augmentation.factor": (lambda value: 1 <= value <= 4, "from 1 to 4"),
+    "augmentation.max_strategies": at_least(1),
+    "augmentation.strength": (lambda value: 0 < value <= 1, "more than 0 and at most 1"),
+    **{
+        f"augmentation.strategies.{name}": at_least(0)
+        for name in StrategiesConfig.__dataclass_fields__
+    },
     "generation.max_new_tokens": at_least(1),
     "generation.slots": at_least(1),
     "generation.temperature": above(0),
@@ -108,7 +134,12 @@ RULES: dict[str, Rule] = {
     "seed": (lambda value: 0 <= value < 2**32, "from 0 to 4294967295"),
     "split": among("train", "validation", "test"),
     "checkpoint": A_NAME,
+    "near_similarity": (lambda value: 0 < value <= 1, "more than 0 and at most 1"),
+    "min_grounded": share(),
+    "num_rows": at_least(0),
     "limit": at_least(1),
+    "n": at_least(1),
+    "epoch": at_least(0),
     "input": A_TABLE,
     "output": A_TABLE,
 }
@@ -125,8 +156,8 @@ def ranges(config: Section, given: Given) -> Iterator[ConfigError]:
     """Every value that is out of its range."""
     for key, (holds, words) in RULES.items():
         value = value_at(config, key)
-        if value is None:
-            continue
+        if value is None or (key == "output" and isinstance(config, AugmentConfig)):
+            continue  # what is an answer there is a file elsewhere
         finite = not isinstance(value, float) or math.isfinite(value)
         if not finite or not holds(value):
             yield ConfigError(

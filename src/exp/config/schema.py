@@ -39,6 +39,11 @@ class Accelerator(Enum):
     cuda = "cuda"
 
 
+class DeviceMap(Enum):
+    balanced = "balanced"
+    auto = "auto"
+
+
 class Layout(Enum):
     shared_prefix = "shared_prefix"
     packed = "packed"
@@ -51,6 +56,7 @@ class LossOn(Enum):
 
 
 class Compile(Enum):
+    auto = "auto"
     off = "off"
     layers = "layers"
     full = "full"
@@ -71,6 +77,23 @@ class OutputFormat(Enum):
 class OnOverlong(Enum):
     error = "error"
     skip = "skip"
+    truncate_prompt = "truncate_prompt"
+
+
+class Order(Enum):
+    shuffle = "shuffle"
+    curriculum = "curriculum"
+
+
+class Difficulty(Enum):
+    target_tokens = "target_tokens"
+    base_loss = "base_loss"
+
+
+class Pacing(Enum):
+    linear = "linear"
+    root = "root"
+    step = "step"
 
 
 class Strategy(Enum):
@@ -130,6 +153,16 @@ class HardwareConfig(Section):
     null: any."""
     memory_gib: float | None = None
     """Memory of one device that plans may use, in GiB as CUDA reports it. null: ask the device."""
+    device_map: DeviceMap | None = None
+    """Spread one model over all CUDA devices, in one process, where it fits none of them: balanced
+    gives each an equal part, auto fills one before the next. Devices compute in turns, so it is
+    slower than devices=2 where the model fits. null: the whole model on each device."""
+    max_memory: list[float] = field(default_factory=list)
+    """With device_map: GiB of weights per device, in their order. []: 0.8 of each one's memory; the
+    rest is for activations."""
+    offload_gib: float | None = None
+    """With device_map: GiB of CPU memory for weights that no device has room for. They are copied
+    over at every use, which is slow; the last resort. null: none."""
     precision: Precision = Precision.auto
     """Type of the frozen base and of the arithmetic; adapters stay fp32. auto: the fastest that the
     device computes natively."""
@@ -147,6 +180,17 @@ class HardwareConfig(Section):
     """Batches that each worker prepares ahead."""
     cpu_threads: int | None = None
     """Threads for CPU arithmetic, per training process. null: one per core that it may use."""
+    compile: Compile = Compile.off
+    """What training.compile=auto comes to on this card, if one compiled step works there."""
+    quantize_to: str | None = None
+    """How a frozen base is stored that does not fit this card in its precision: nf4 or int8. Plans
+    and advice name it; nothing is quantised unasked. null: no such way out."""
+    peak_tflops: float | None = None
+    """Dense 16-bit matrix products that one device computes at the most, in 10^12 operations per
+    second, from the maker's data sheet. null: not known, and speed is not judged."""
+    expected_flop_share: float | None = None
+    """Share of peak_tflops that useful operations of training should reach, 0 to 1; a run below it
+    gets advice. Small models and small micro-batches reach less. null: speed is not judged."""
 
 
 @dataclass
@@ -174,13 +218,16 @@ class LoraConfig(Section):
 @dataclass
 class QuantizationConfig(Section):
     name: str = "none"
-    """Storage of the frozen base: none keeps it in the precision of the hardware profile."""
+    """Storage of the frozen base: none keeps it in the precision of the hardware profile; nf4 (with
+    doubly quantised scales) and int8 have bitsandbytes quantise it while it is loaded; gptq and awq
+    read checkpoints that were published so."""
 
 
 @dataclass
 class OptimizerConfig(Section):
     name: str = "adamw"
-    """The optimizer; adamw is torch's, fused where the device has it."""
+    """The optimizer: adamw is torch's, fused where the device has it; adamw_8bit keeps its means in
+    8 bits; paged_adamw_8bit moves them to CPU memory, too, where a CUDA device runs short."""
     lr: float = 2e-3
     """Peak learning rate. Models of some 0.1B parameters take up to 3e-3, of 1B and more 2e-4 to
     1e-3."""
@@ -223,18 +270,24 @@ class TrainingConfig(Section):
     micro_batch_size: int | None = None
     """Examples per forward at the most. null: as many as micro_batch_tokens admit."""
     micro_batch_tokens: int = 8192
-    """Tokens per forward at the most, as the layout counts them. Memory grows linearly with it."""
+    """Tokens per forward at the most, as the layout counts them. Memory grows linearly with it; the
+    memory plan takes fewer where so many do not fit."""
     layout: Layout = Layout.shared_prefix
     """How examples share a forward. padded is the plain reference; packed isolates several examples
     in one row; shared_prefix computes the tokens that all prompts begin with once."""
     loss: LossOn = LossOn.completion
     """Which tokens carry loss: completion (the answer and its end token) or text (all tokens)."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward: less memory, a third more arithmetic."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward: less memory, a third more arithmetic. null: only where
+    the memory plan finds no other way."""
+    probe_memory: bool | None = None
+    """Compute the largest forward and backward of the run before its first step, and throw the
+    gradient away, so that a lack of memory shows at once. null: on CUDA devices."""
     gradient_clip_norm: float | None = 1.0
     """Largest L2 norm of all gradients together. null: no clipping."""
-    compile: Compile = Compile.off
-    """torch.compile of each decoder layer, or of the whole model."""
+    compile: Compile = Compile.auto
+    """torch.compile of each decoder layer (layers), or of the whole model (full). auto: what the
+    hardware profile suggests, where one compiled step works."""
     validate_every: float = 1.0
     """Epochs between validations (generation and scoring); may be a fraction."""
     validation_limit: int | None = 100
@@ -269,9 +322,13 @@ class FieldsConfig(Section):
 class TaskConfig(Section):
     name: str = MISSING
     """What the task is called in logs and run folders."""
-    train: str | None = None
+    train: Any = None
     """Training rows: a .jsonl, .json, .csv or .parquet file, `builtin:<file>` for a shipped one, or
-    `hub:<owner/name>[:config][:split]`."""
+    `hub:<owner/name>[:config][:split]`; or a list of these."""
+    train_weights: list[float] = field(default_factory=list)
+    """Share of each file of task.train in an epoch, any positive numbers. An epoch keeps its number
+    of examples; those of a small file with a large share come several times. []: as large as the
+    files are."""
     validation: str | None = None
     """Validation rows. null: split off the training rows by validation_fraction."""
     test: str | None = None
@@ -301,9 +358,68 @@ class DataConfig(Section):
     max_length_tokens: int | None = None
     """Longest prompt and completion together, in tokens. null: what the model was made for."""
     on_overlong: OnOverlong = OnOverlong.error
-    """What happens to a longer example: error, or skip (counted and listed by id)."""
+    """What happens to a longer example: error; skip; or truncate_prompt, which cuts the end of its
+    input, and nothing else. Skipped and cut ones are counted and listed by id."""
     limit: int | None = None
     """Use the first n training rows in a seeded order. null: all."""
+    fraction: float = 1.0
+    """Use this share of the training rows, 0 to 1: the first ones in the order that limit takes, so
+    a smaller part is contained in a larger one."""
+    balance: str | None = None
+    """Field whose values come equally often in an epoch, by repeating some examples and leaving out
+    others in turns: keys of the output with dots between them, or another column. Objects and
+    lists, and anything with a ? behind the path, count by being there or not. null: every example
+    once."""
+    balance_max_repeat: int = 4
+    """How often balance lets one example come in an epoch at the most."""
+    order: Order = Order.shuffle
+    """shuffle, or curriculum: easy examples first, each still once per epoch. What is not yet
+    available comes where an epoch has nothing else left, the easiest first."""
+    difficulty: Difficulty = Difficulty.target_tokens
+    """curriculum only: what is hard. target_tokens: long completions; base_loss: completions that
+    the base model finds unlikely, in nats per token, computed once and kept."""
+    pacing: Pacing = Pacing.root
+    """curriculum only: how the share of available examples rises: linear, root (fast at first), or
+    step (all at once at the end)."""
+    pacing_start: float = 0.2
+    """curriculum only: share of the examples, the easiest, that is available from the start."""
+    pacing_end: float = 0.5
+    """curriculum only: share of the training after which all examples are available."""
+
+
+@dataclass
+class StrategiesConfig(Section):
+    synonyms: float = 0.0
+    """Other phrases of the same meaning, from the language's lexicon."""
+    word_order: float = 0.0
+    """Sentences and clauses in another order, where the order says nothing."""
+    punctuation: float = 0.0
+    """Other bullets, dashes and final marks; commas left out."""
+    number_format: float = 0.0
+    """The same numbers in other notations or in words."""
+    letter_case: float = 0.0
+    """Small letters, capitals, missing capitals."""
+    whitespace: float = 0.0
+    """More, fewer or other spaces and line breaks."""
+    typos: float = 0.0
+    """Slips of the finger, in words that no answer takes up."""
+    accents: float = 0.0
+    """Accents left out."""
+
+
+@dataclass
+class AugmentationConfig(Section):
+    factor: int = 1
+    """Examples per row and epoch, 1 to 4: the row itself, and variants of its input that have the
+    same answer, new ones in every epoch. An epoch gets as many times longer. 1: no variants."""
+    strategies: StrategiesConfig = field(default_factory=StrategiesConfig)
+    """How often each strategy is drawn, beside the others. 0 turns one off."""
+    max_strategies: int = 2
+    """Strategies that make one variant, at the most."""
+    strength: float = 0.3
+    """Share of its places in a text that a strategy changes, 0 to 1; at least one."""
+    lexicon: str | None = None
+    """A TOML file that adds words to the shipped lexicon of task.language, or stands in for one."""
 
 
 @dataclass
@@ -410,6 +526,8 @@ class TrainConfig(Section):
     """Data, instruction, output format."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which rows are used, and what happens to long ones."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Variants of the training inputs."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """How predictions are made."""
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -425,6 +543,13 @@ class TrainConfig(Section):
 
 
 @dataclass
+class PlanConfig(TrainConfig):
+    profiles: Any = None
+    """Hardware profiles to plan for side by side: all, or a list of their names. `exp plan
+    hardware=all` is short for profiles=all. null: the machine of hardware= alone."""
+
+
+@dataclass
 class EvaluateConfig(Section):
     run: Any = None
     """A run folder, or a list of them for a table. null: the base model of model= on task=."""
@@ -433,13 +558,14 @@ class EvaluateConfig(Section):
     checkpoint: str = "best"
     """Which checkpoint of the run: best, last, or a folder name like step_000120."""
     limit: int | None = None
-    """Score the first n rows only. null: all."""
+    """Rows at the most. Of a split a seeded part is taken, a smaller one contained in a larger one;
+    of a file to predict the first rows. null: all."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The base model, where no run is given."""
     task: TaskConfig = field(default_factory=TaskConfig)
     """The task, where no run is given."""
     data: DataConfig = field(default_factory=DataConfig)
-    """What happens to long rows."""
+    """How a run chose its training rows; evaluation takes every row of a split."""
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     """The machine."""
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
@@ -475,10 +601,76 @@ class BenchConfig(EvaluateConfig):
     the command is run."""
 
 
+@dataclass
+class DoctorConfig(Section):
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The base model that is asked for: only looked for, neither downloaded nor loaded."""
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    """The machine that is asked for."""
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    """Storage of the frozen base."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How gradients become updates."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """How a step is computed; its length and batches are the doctor's own."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """The prediction cache."""
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    """Mirror of the logged points."""
+    output_dir: str | None = None
+    """Folder in which run folders would be made. null: outputs, where the command is run."""
+
+
+@dataclass
+class AuditConfig(Section):
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The base model, whose tokenizer and chat template are used; its weights are not."""
+    task: TaskConfig = field(default_factory=TaskConfig)
+    """The data that are looked through."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """How long rows may be, and whether a longer one is an error."""
+    near_similarity: float = 0.8
+    """Share of five-character pieces that two inputs have in common from which on they are near
+    duplicates, 0 to 1. Lower finds more."""
+    min_grounded: float = 0.5
+    """Share of the strings in outputs that should occur in their inputs, 0 to 1; a split with less
+    gets a warning. Strings that the schema lists as enum do not count."""
+    num_rows: int = 5
+    """Rows of each split that the page shows token by token, by chance, besides the longest and the
+    faulty ones."""
+    seed: int = 0
+    """Chooses the rows that are shown by chance."""
+    output_dir: str | None = None
+    """Folder in which the folder with page and figures is made. null: outputs/<task>, where the
+    command is run."""
+
+
+@dataclass
+class AugmentConfig(Section):
+    task: TaskConfig = field(default_factory=TaskConfig)
+    """Whose training rows are shown, and their language."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """How variants are made."""
+    n: int = 20
+    """Training rows that are shown, by chance."""
+    text: str | None = None
+    """One input to show every strategy on, instead of training rows; taken as it is typed."""
+    output: str | None = None
+    """The answer to `text`; as JSON, where task.output_format is json."""
+    epoch: int = 0
+    """The epoch whose variants are shown, from 0."""
+    seed: int = 0
+    """All random numbers follow from it. A run of the same seed trains on the same variants."""
+
+
 PRIMARIES: dict[str, type[Section]] = {
     "train": TrainConfig,
+    "plan": PlanConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "bench": BenchConfig,
+    "doctor": DoctorConfig,
+    "audit": AuditConfig,
+    "augment": AugmentConfig,
 }
 """The verbs that take a configuration, each with a file of its name at the top of conf/."""

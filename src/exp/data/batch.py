@@ -41,6 +41,11 @@ class Segments:
     rows: Tensor
     kept: Tensor
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Segments":
+        """Copy both tensors to a device; called where a model is spread over several."""
+        rows = self.rows.to(device, non_blocking=non_blocking)
+        return replace(self, rows=rows, kept=self.kept.to(device, non_blocking=non_blocking))
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

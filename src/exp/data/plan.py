@@ -4,17 +4,22 @@ Nothing else decides the order. A resumed run needs only the number of its next 
 the number of workers nor the micro-batch budget changes which examples meet in a step.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exp.config.schema import Layout, LossOn
+from exp.data.curriculum import Curriculum
+from exp.data.draws import Draws
 from exp.errors import ConfigError
 
 WINDOW_STEPS = 32
 """Examples are sorted by length within windows of so many steps: examples of like length meet, yet
 which ones meet differs from epoch to epoch."""
+
+PACED_WINDOWS = 16
+"""Windows of an epoch at the least while a curriculum paces it, so that its pace shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class BatchPlan:
         epochs: Passes over the data, maybe a fraction.
         max_steps: The run ends here even if epochs are left; None for no limit.
         rank: Which process this is, of `world_size`.
+        draws: Which examples an epoch is made of; None for every one of them once.
+        curriculum: Brings easy examples first; None for an order that knows no difficulty.
     """
 
     lengths: NDArray[np.int64]
@@ -66,6 +73,8 @@ class BatchPlan:
     seed: int
     rank: int = 0
     world_size: int = 1
+    draws: Draws | None = None
+    curriculum: Curriculum | None = None
     _orders: dict[int, list[NDArray[np.int64]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,8 +84,12 @@ class BatchPlan:
             )
 
     @property
+    def examples_per_epoch(self) -> int:
+        return len(self.lengths) if self.draws is None else self.draws.size
+
+    @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-self.examples_per_epoch // self.batch_size)
 
     @property
     def num_steps(self) -> int:
@@ -84,23 +97,53 @@ class BatchPlan:
         by_epochs = max(1, round(self.epochs * self.steps_per_epoch))
         return by_epochs if self.max_steps is None else min(by_epochs, self.max_steps)
 
+    def times(self, factor: int) -> "BatchPlan":
+        """Plan `factor` examples in the place of each one.
+
+        Example n becomes the examples n * factor to n * factor + factor - 1, which are as long, as
+        difficult and as often drawn as it was.
+        """
+        draws, curriculum = self.draws, self.curriculum
+        if draws is not None:
+            draws = replace(
+                draws, groups=np.repeat(draws.groups, factor), quotas=draws.quotas * factor
+            )
+        if curriculum is not None:
+            curriculum = replace(curriculum, difficulty=np.repeat(curriculum.difficulty, factor))
+        return replace(
+            self,
+            lengths=np.repeat(self.lengths, factor),
+            num_labels=np.repeat(self.num_labels, factor),
+            draws=draws,
+            curriculum=curriculum,
+            _orders={},
+        )
+
     def step(self, number: int) -> Step:
         """Work out one step."""
         epoch, within = divmod(number, self.steps_per_epoch)
         members = self._epoch_batches(epoch)[within]
+        own = members[self.rank :: self.world_size]
         return Step(
             number=number,
             epoch=epoch,
-            micro_batches=self._cut(members[self.rank :: self.world_size]),
+            micro_batches=self.cut(own, self.lengths[own]),
             num_labels=int(self.num_labels[members].sum()),
             num_examples=len(members),
         )
 
-    def _cut(self, members: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
-        """Cut a rank's examples, in order of length, into forwards within the budget."""
+    def cut(
+        self, members: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[tuple[int, ...], ...]:
+        """Cut a rank's examples, in order of length, into forwards within the budget.
+
+        Args:
+            members: The examples, by number.
+            lengths: Tokens of each.
+        """
         micro_batches: list[list[int]] = []
         longest = total = 0
-        for row, length in zip(members.tolist(), self.lengths[members].tolist(), strict=True):
+        for row, length in zip(members.tolist(), lengths.tolist(), strict=True):
             longest, total = max(longest, length), total + length
             size = len(micro_batches[-1]) + 1 if micro_batches else 1
             fits = size <= (self.micro_batch_size or size) and (
@@ -132,18 +175,48 @@ class BatchPlan:
             self._orders[epoch] = self._order_epoch(epoch)
         return self._orders[epoch]
 
+    def members(self, epoch: int) -> NDArray[np.int64]:
+        """Return the examples of an epoch in no order that means anything."""
+        return np.arange(len(self.lengths)) if self.draws is None else self.draws.epoch(epoch)
+
     def _order_epoch(self, epoch: int) -> list[NDArray[np.int64]]:
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(len(self.lengths))
+        members = self.members(epoch)
+        if self.curriculum is not None and self.curriculum.available(self._progress(epoch, 0)) < 1:
+            return self._paced(self.curriculum, members, epoch, random)
+        order = members[random.permutation(len(members))]
         window = WINDOW_STEPS * self.batch_size
-        for start in range(0, len(order), window):
-            part = order[start : start + window]
-            order[start : start + window] = part[np.argsort(self.lengths[part], kind="stable")]
-        batches = [
-            order[start : start + self.batch_size]
-            for start in range(0, len(order), self.batch_size)
-        ]
+        windows = (order[start : start + window] for start in range(0, len(order), window))
+        batches = [batch for part in windows for batch in self._alike(part)]
         return [batches[index] for index in random.permutation(len(batches))]
+
+    def _paced(
+        self,
+        curriculum: Curriculum,
+        members: NDArray[np.int64],
+        epoch: int,
+        random: np.random.Generator,
+    ) -> list[NDArray[np.int64]]:
+        """Order an epoch by difficulty; batches change places within their window alone."""
+        steps = max(1, min(WINDOW_STEPS, self.steps_per_epoch // PACED_WINDOWS))
+        windows = curriculum.windows(
+            members, steps * self.batch_size, lambda done: self._progress(epoch, done), random
+        )
+        batches: list[NDArray[np.int64]] = []
+        for part in windows:
+            alike = self._alike(part)
+            batches.extend(alike[index] for index in random.permutation(len(alike)))
+        return batches
+
+    def _progress(self, epoch: int, num_done: int) -> float:
+        """Return the share of the run that is done before an example of an epoch."""
+        return (epoch * self.steps_per_epoch + num_done // self.batch_size) / self.num_steps
+
+    def _alike(self, members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Cut examples into batches of like length."""
+        members = members[np.argsort(self.lengths[members], kind="stable")]
+        starts = range(0, len(members), self.batch_size)
+        return [members[start : start + self.batch_size] for start in starts]
 
 
 def count_labels(

@@ -47,6 +47,7 @@ class Renderer:
         tail_ids: Token ids between an input and its completion.
         end_id: The end-of-turn token: the last label of every completion.
         stop_ids: Tokens that end a generated completion; `end_id` is among them.
+        bos_id: The token that opens a text; None where the model has none.
         digest: Changes with anything that changes the ids of an example.
     """
 
@@ -76,6 +77,7 @@ class Renderer:
         self.end_id: int = end_id
         self.stop_ids = tuple(sorted({end_id} | ({eos_id} if eos_id is not None else set())))
         bos_id = chat.tokenizer.token_to_id(chat.bos_token) if chat.bos_token else None
+        self.bos_id: int | None = bos_id
         self._drop_double_bos(bos_id)
         self.digest = self._digest()
 

@@ -41,17 +41,20 @@ def divide(
     if not validation_fraction and not test_fraction:
         return {"train": examples}
     points = np.fromiter((split_point(example.input) for example in examples), dtype=np.uint64)
-    names = np.full(len(points), "train", dtype="<U10")
+    split = np.full(len(points), SPLITS.index("train"), dtype=np.int8)
     if validation_fraction:
-        names[points >= np.uint64(_RANGE - int(validation_fraction * _RANGE))] = "validation"
+        split[points >= np.uint64(_RANGE - int(validation_fraction * _RANGE))] = SPLITS.index(
+            "validation"
+        )
     if test_fraction:
-        names[points < np.uint64(int(test_fraction * _RANGE))] = "test"
+        split[points < np.uint64(int(test_fraction * _RANGE))] = SPLITS.index("test")
     fractions = {"train": 1.0, "validation": validation_fraction, "test": test_fraction}
     wanted = [name for name in SPLITS if fractions[name]]
+    rows = {name: np.flatnonzero(split == SPLITS.index(name)) for name in wanted}
     for name in wanted:
-        if not (names == name).any():
+        if not len(rows[name]):
             raise _empty(name, examples, len(np.unique(points)), fractions[name])
-    return {name: examples.select(np.flatnonzero(names == name)) for name in wanted}
+    return {name: examples.select(rows[name]) for name in wanted}
 
 
 def _empty(name: str, examples: Examples, num_inputs: int, fraction: float) -> DataError:

@@ -10,6 +10,7 @@ from jsonschema.validators import validator_for
 
 from exp.config.schema import OutputFormat, TaskConfig
 from exp.data.sources.examples import Examples
+from exp.data.sources.joined import join
 from exp.data.sources.load import load_rows
 from exp.data.sources.location import locate
 from exp.data.sources.strict_json import BadJson, parse_json
@@ -154,19 +155,46 @@ def _read_splits(
         if not config.train:
             errors.append(_no_training_rows(config))
         else:
-            rows = _read_file(config, "train", config.train, errors)
-            if sound and rows:
+            rows = _read_training_files(config, errors)
+            if sound and rows is not None:
                 try:
-                    splits |= divide(rows["train"], fractions["validation"], fractions["test"])
+                    splits |= divide(rows, fractions["validation"], fractions["test"])
                 except DataError as error:
                     errors.append(error)
     return {name: splits[name] for name in SPLITS if name in wanted and name in splits}
 
 
+def _read_training_files(config: TaskConfig, errors: list[UserError]) -> Examples | None:
+    """Return the rows of all training files as one sequence; None if some of them are bad."""
+    files = [config.train] if isinstance(config.train, str) else list(config.train)
+    parts = [
+        _read_file(config, "train", file, errors, id_prefix=f"train{number}" if number > 1 else "")
+        for number, file in enumerate(files, 1)
+    ]
+    sound = [part["train"] for part in parts if part]
+    if len(sound) < len(parts):
+        return None
+    try:
+        return join(sound)
+    except UserErrors as several:
+        errors.extend(several.errors)
+    except UserError as error:
+        errors.append(error)
+    return None
+
+
 def _read_file(
-    config: TaskConfig, split: str, file: str, errors: list[UserError]
+    config: TaskConfig, split: str, file: str, errors: list[UserError], id_prefix: str = ""
 ) -> dict[str, Examples]:
-    """Return the rows of one file by the split that they are for; nothing if they are bad."""
+    """Return the rows of one file by the split that they are for; nothing if they are bad.
+
+    Args:
+        config: Says where the columns are.
+        split: What the rows are for.
+        file: What the user wrote.
+        errors: What is wrong is appended.
+        id_prefix: What rows without an id are called by; "" for the split.
+    """
     try:
         examples = load_rows(
             file,
@@ -174,6 +202,7 @@ def _read_file(
             output_format=config.output_format,
             split=split,
             where=f"task.{split}",
+            id_prefix=id_prefix,
         )
     except UserErrors as several:
         errors.extend(several.errors)

@@ -7,6 +7,7 @@ processes share it, and lengths are known before the first step.
 import hashlib
 import json
 import logging
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from exp.cachedir import cache_dir
+from exp.data.expiry import mark_used, remove_unused
 from exp.data.render import Renderer
 from exp.publish import publish_folder
 from exp.records import Example, Rendered
@@ -37,6 +39,8 @@ class TokenStore:
         prompt_starts: (examples + 1,) where each example's own ids start in `ids`.
         completion_starts: (examples,) where its completion starts.
         example_ids: One id per example.
+        tail_tokens: Tokens between an input and its completion, the same ones for all.
+        max_tokens: The inputs of longer examples are cut at their end to fit; None cuts nothing.
     """
 
     head_ids: tuple[int, ...]
@@ -44,6 +48,8 @@ class TokenStore:
     prompt_starts: NDArray[np.int64]
     completion_starts: NDArray[np.int64]
     example_ids: Sequence[str]
+    tail_tokens: int = 0
+    max_tokens: int | None = None
 
     def __len__(self) -> int:
         return len(self.completion_starts)
@@ -51,15 +57,24 @@ class TokenStore:
     def __getitem__(self, row: int) -> Rendered:
         start, end = self.prompt_starts[row], self.prompt_starts[row + 1]
         middle = self.completion_starts[row]
-        return Rendered(
-            (*self.head_ids, *self.ids[start:middle].tolist()),
-            tuple(self.ids[middle:end].tolist()),
-        )
+        own = self.ids[start:middle].tolist()
+        excess = len(self.head_ids) + int(end - start) - (self.max_tokens or 2**62)
+        if excess > 0:
+            tail = len(own) - self.tail_tokens
+            own[tail - excess : tail] = []
+        return Rendered((*self.head_ids, *own), tuple(self.ids[middle:end].tolist()))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(examples,) tokens of prompt and completion."""
-        return np.diff(self.prompt_starts) + len(self.head_ids)
+        lengths: NDArray[np.int64] = np.diff(self.prompt_starts) + len(self.head_ids)
+        return lengths if self.max_tokens is None else np.minimum(lengths, self.max_tokens)
+
+    @property
+    def input_lengths(self) -> NDArray[np.int64]:
+        """(examples,) tokens of the input, before anything is cut."""
+        lengths: NDArray[np.int64] = self.completion_starts - self.prompt_starts[:-1]
+        return lengths - self.tail_tokens
 
     @property
     def completion_lengths(self) -> NDArray[np.int64]:
@@ -79,17 +94,20 @@ def tokenise(examples: Sequence[Example], content_key: str, renderer: Renderer) 
     key = hashlib.sha256(json.dumps(preimage).encode()).hexdigest()[:32]
     folder = cache_dir("tokens") / key
     if not folder.is_dir():
+        remove_unused(folder.parent)
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
                 log.info("tokenising %d rows", len(examples))
                 with publish_folder(folder) as staging:
                     _write(examples, renderer, staging)
+    mark_used(folder)
     return TokenStore(
         head_ids=renderer.head_ids,
         ids=np.memmap(folder / "ids.i32", dtype=np.int32, mode="r"),
         prompt_starts=np.load(folder / "prompt_starts.npy", mmap_mode="r"),
         completion_starts=np.load(folder / "completion_starts.npy", mmap_mode="r"),
         example_ids=ExampleIds(examples),
+        tail_tokens=len(renderer.tail_ids),
     )
 
 
@@ -107,7 +125,7 @@ class ExampleIds(Sequence[str]):
 
 
 def _write(examples: Sequence[Example], renderer: Renderer, folder: Path) -> None:
-    prompt_starts, completion_starts = [0], []
+    prompt_starts, completion_starts = array("q", [0]), array("q")
     with (folder / "ids.i32").open("wb") as stream:
         for chunk in _chunks(examples):
             flat: list[int] = []
@@ -118,8 +136,8 @@ def _write(examples: Sequence[Example], renderer: Renderer, folder: Path) -> Non
                 flat.extend(row.completion_ids)
                 prompt_starts.append(base + len(flat))
             stream.write(np.asarray(flat, dtype=np.int32).tobytes())
-    np.save(folder / "prompt_starts.npy", np.asarray(prompt_starts, dtype=np.int64))
-    np.save(folder / "completion_starts.npy", np.asarray(completion_starts, dtype=np.int64))
+    np.save(folder / "prompt_starts.npy", np.frombuffer(prompt_starts, dtype=np.int64))
+    np.save(folder / "completion_starts.npy", np.frombuffer(completion_starts, dtype=np.int64))
 
 
 def _chunks(examples: Sequence[Example]) -> Iterator[list[Example]]:

@@ -11,6 +11,7 @@ from exp.data.render import Renderer
 from exp.generation.cache.digest import code_digest, file_digest
 from exp.generation.cache.key import KeyContext
 from exp.generation.settings import GenerationSettings
+from exp.hardware.capability import BITSANDBYTES, CHECKPOINT_QUANTIZATIONS
 from exp.hardware.resolver import ResolvedHardware
 
 CODE = ("exp.generation", "exp.model")
@@ -43,10 +44,10 @@ def key_context(
     return KeyContext(
         base_weights=_base_digest(model, weight_files, seed),
         adapter=_files_digest(adapter_files) if adapter_files else None,
-        quantization=hardware.quantization,
+        quantization=_storage(hardware.quantization),
         dtype=hardware.precision.name,
         attention=hardware.attention.name,
-        device_class=f"{hardware.device_name}, {hardware.cpu_threads} threads",
+        device_class=_device_class(hardware),
         strategy=config.strategy.name,
         max_new_tokens=settings.max_new_tokens,
         stop_token_ids=settings.stop_ids,
@@ -66,6 +67,19 @@ def key_context(
         torch=version("torch"),
         transformers=version("transformers"),
     )
+
+
+def _storage(quantization: str) -> str:
+    """Name how the base's weights are kept, and the package that decodes them."""
+    if quantization in BITSANDBYTES:
+        return f"{quantization}, bitsandbytes {version('bitsandbytes')}"
+    packages = CHECKPOINT_QUANTIZATIONS.get(quantization, ())
+    return ", ".join([quantization, *(f"{name} {version(name)}" for name in packages)])
+
+
+def _device_class(hardware: ResolvedHardware) -> str:
+    kind = f"{hardware.device_name}, {hardware.cpu_threads} threads"
+    return kind if hardware.device_map is None else f"{kind}, spread {hardware.device_map.name}"
 
 
 def _base_digest(model: ModelConfig, files: Sequence[Path], seed: int) -> str:

@@ -13,7 +13,8 @@ from exp.generation.engine import Engine
 from exp.generation.reference import generate_with_transformers
 from exp.generation.row import Completion
 from exp.generation.settings import GenerationSettings
-from exp.model.forward import choose_layout
+from exp.model.device_map import is_spread
+from exp.model.forward import LayoutChoice, choose_layout
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ class Decoder:
         prompts = [request.prompt_ids for request in requests]
         longest = max(map(len, prompts)) + settings.max_new_tokens
         choice = choose_layout(self._model, Layout.shared_prefix, longest)
+        if is_spread(self._model):
+            reason = "the model is spread over several devices"
+            choice = LayoutChoice(Layout.padded, reason)
         if choice.reason is not None:
             if settings.constraint is not None:
                 raise ModelError(

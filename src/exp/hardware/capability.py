@@ -6,6 +6,12 @@ from enum import Enum
 
 ComputeCapability = tuple[int, int]
 
+BITSANDBYTES = ("nf4", "int8")
+"""Quantisations that bitsandbytes makes of any checkpoint, while it is loaded."""
+
+CHECKPOINT_QUANTIZATIONS = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel",)}
+"""Quantisations that a checkpoint was published in, and the packages that read it."""
+
 
 class Probe(Enum):
     """Optional parts that are believed only after one forward and backward on this machine."""
@@ -66,6 +72,8 @@ class Versions:
     cuda_archs: tuple[str, ...] = ()
     bitsandbytes: str | None = None
     flash_attn: str | None = None
+    gptqmodel: str | None = None
+    optimum: str | None = None
 
 
 def format_capability(capability: ComputeCapability) -> str:

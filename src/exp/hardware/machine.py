@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,8 @@ def read_versions() -> Versions:
         cuda_archs=_read_cuda_archs(),
         bitsandbytes=_installed_version("bitsandbytes"),
         flash_attn=_installed_version("flash-attn"),
+        gptqmodel=_installed_version("gptqmodel"),
+        optimum=_installed_version("optimum"),
     )
 
 
@@ -182,3 +185,9 @@ def _read_words(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").split()
     except OSError:
         return []
+
+
+def read_driver_version(root: Path = Path("/")) -> str | None:
+    """Return the version of the NVIDIA driver as Linux shows it, None if there is none."""
+    words = _read_words(root / "proc/driver/nvidia/version")
+    return next((word for word in words if re.fullmatch(r"\d+\.\d+(\.\d+)?", word)), None)

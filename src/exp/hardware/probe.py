@@ -4,6 +4,7 @@ Versions do not tell: wheels lack kernels for a card that their release notes na
 A probe leaves the random numbers as they were, so that a seed means the same with and without it.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -65,7 +66,13 @@ def _flash_attention_step(device: "torch.device", dtype: "torch.dtype") -> Step:
     return step
 
 
+def quiet_bitsandbytes() -> None:
+    """Keep its notes off the console: that a faster CPU kernel could be fetched, and casts."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def _linear_step(kind: str, device: "torch.device", dtype: "torch.dtype") -> Step:
+    quiet_bitsandbytes()
     import torch
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 

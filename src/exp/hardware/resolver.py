@@ -7,9 +7,16 @@ asked of `probe`, and only when the answer matters.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from exp.config.schema import Accelerator, Attention, Compile, HardwareConfig, Precision
+from exp.config.schema import (
+    Accelerator,
+    Attention,
+    Compile,
+    DeviceMap,
+    HardwareConfig,
+    Precision,
+)
 from exp.errors import raise_collected
-from exp.hardware import settings
+from exp.hardware import settings, storage
 from exp.hardware.capability import Capability, Versions, format_capability
 from exp.hardware.findings import Findings
 from exp.hardware.placement import Placement, choose_placement
@@ -33,6 +40,9 @@ class ResolvedHardware:
 
     `precision` is that of the frozen base and of the arithmetic. Adapters are fp32 always: in bf16,
     updates smaller than half a unit in the last place would be lost.
+
+    `peak_tflops` is that of one device in `precision`, None where it is not known. The last three
+    come from the profile of the card, also where `auto` found it.
     """
 
     name: str
@@ -51,6 +61,12 @@ class ResolvedHardware:
     cpu_threads: int
     reasons: tuple[Derived, ...]
     warnings: tuple[str, ...]
+    quantize_to: str | None = None
+    peak_tflops: float | None = None
+    expected_flop_share: float | None = None
+    device_map: DeviceMap | None = None
+    max_memory: tuple[float, ...] = ()
+    offload_gib: float | None = None
 
     @property
     def gradient_scaler(self) -> bool:
@@ -88,7 +104,8 @@ def resolve_hardware(
         raise_collected(findings.errors)
     assert place is not None
     if hardware.compute_capability is None and place.accelerator is Accelerator.cuda:
-        _name_profile(capability, place, profiles, findings)
+        found = _find_profile(capability, place, profiles, findings)
+        hardware = hardware if found is None else _filled(hardware, found)
     precision = settings.choose_precision(place, hardware, findings)
     resolved = ResolvedHardware(
         name=hardware.name,
@@ -102,27 +119,44 @@ def resolve_hardware(
         fused_optimizer=settings.choose_fused_optimizer(
             precision, wishes.clips_gradients, hardware, findings
         ),
-        compile=settings.choose_compile(place, precision, wishes.compile, probe, findings),
-        quantization=settings.choose_quantization(
+        compile=settings.choose_compile(
+            place,
+            precision,
+            wishes.compile,
+            probe,
+            hardware,
+            findings,
+            storage.foreign_layers(hardware, wishes.quantization),
+        ),
+        quantization=storage.choose_quantization(
             place, precision, wishes.quantization, versions, probe, findings
         ),
         num_workers=settings.choose_num_workers(place, capability, hardware, findings),
         prefetch_batches=hardware.prefetch_batches,
         cpu_threads=settings.choose_cpu_threads(place, capability, hardware, findings),
+        device_map=hardware.device_map,
+        max_memory=storage.choose_max_memory(
+            place, capability, hardware, wishes.quantization, findings
+        ),
+        offload_gib=None if hardware.device_map is None else hardware.offload_gib,
         # Last, since the arguments above are what fills them.
         reasons=tuple(findings.reasons),
         warnings=tuple(findings.warnings),
+        quantize_to=hardware.quantize_to,
+        # Of the 16-bit units; fp32 products run on others, or as TF32 at half their rate.
+        peak_tflops=None if precision is Precision.fp32 else hardware.peak_tflops,
+        expected_flop_share=hardware.expected_flop_share,
     )
     raise_collected(findings.errors)
     return resolved
 
 
-def _name_profile(
+def _find_profile(
     capability: Capability,
     place: Placement,
     profiles: Iterable[HardwareConfig],
     findings: Findings,
-) -> None:
+) -> HardwareConfig | None:
     """Say which profile the found card has, and which one would use more of the machine."""
     assert place.compute_capability is not None
     card = (
@@ -132,7 +166,7 @@ def _name_profile(
     profiles = tuple(profiles)
     devices = replace(capability, cuda_devices=capability.cuda_devices[: place.num_devices])
     fitting = matching_profiles(devices, profiles)
-    used = next((p.name for p in fitting if p.devices == place.num_devices), None)
+    used = next((p for p in fitting if p.devices == place.num_devices), None)
     every = matching_profiles(capability, profiles)
     larger = next((p.name for p in every if p.devices > place.num_devices), None)
     if used is None:
@@ -140,9 +174,21 @@ def _name_profile(
             "hardware.profile", None, f"no profile is made for {card}; what it can do decides"
         )
     else:
-        findings.because("hardware.profile", used, f"the profile that fits {card}")
+        findings.because("hardware.profile", used.name, f"the profile that fits {card}")
     if larger is not None:
         findings.warn(
             f"{place.num_devices} of {len(capability.cuda_devices)} CUDA devices used; "
             f"hardware={larger} uses more of them."
         )
+    return used
+
+
+def _filled(hardware: HardwareConfig, found: HardwareConfig) -> HardwareConfig:
+    """Take from the found card's profile what no probe can tell, unless it was set."""
+    return replace(
+        hardware,
+        compile=found.compile if hardware.compile is Compile.off else hardware.compile,
+        quantize_to=hardware.quantize_to or found.quantize_to,
+        peak_tflops=hardware.peak_tflops or found.peak_tflops,
+        expected_flop_share=hardware.expected_flop_share or found.expected_flop_share,
+    )

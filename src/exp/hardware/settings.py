@@ -143,57 +143,49 @@ def choose_fused_optimizer(
 
 
 def choose_compile(
-    place: Placement, precision: Precision, wanted: Compile, probe: Prober, findings: Findings
+    place: Placement,
+    precision: Precision,
+    wanted: Compile,
+    probe: Prober,
+    hardware: HardwareConfig,
+    findings: Findings,
+    foreign_layers: str | None = None,
 ) -> Compile:
-    """Allow compilation if a compiler is there and one compiled step works."""
-    if wanted is Compile.off:
-        return wanted
+    """Allow compilation if a compiler is there and one compiled step works.
+
+    `foreign_layers` says which layers of the model are not plain torch, if any are.
+    """
+    suggested = wanted
+    if wanted is Compile.auto:
+        suggested = hardware.compile
+        # The profile of a card says nothing about the CPU beside it.
+        if place.compute_capability is None and hardware.compute_capability is not None:
+            suggested = Compile.off
+        if suggested in (Compile.auto, Compile.off):
+            findings.because("training.compile", "off", f"the profile suggests none on {place}")
+            return Compile.off
+    if suggested is Compile.off:
+        return Compile.off
     capability = place.compute_capability
-    if capability is not None and capability < TRITON_CAPABILITY:
+    if foreign_layers is not None:
+        obstacle = f"{foreign_layers}, and no compiled step of them was proven"
+    elif capability is not None and capability < TRITON_CAPABILITY:
         obstacle = f"Triton needs compute capability 7.0; {place} is below it"
     else:
         result = probe(Probe.compile, place.accelerator, precision)
         obstacle = "" if result.ok else f"one compiled step failed on {place}: {result.why}"
-    setting = f"training.compile={wanted.value}"
-    if obstacle:
-        findings.refuse(
-            f"torch.compile cannot be used: {obstacle}.", setting, "training.compile=off"
-        )
-    else:
-        findings.because("training.compile", wanted.value, f"one compiled step worked on {place}")
-    return wanted
-
-
-def choose_quantization(
-    place: Placement,
-    precision: Precision,
-    wanted: str,
-    versions: Versions,
-    probe: Prober,
-    findings: Findings,
-) -> str:
-    """Allow a quantised base if bitsandbytes computes one step of it here.
-
-    Quantisations that bitsandbytes does not do are for the model loader to judge.
-    """
-    if wanted not in (Probe.nf4.value, Probe.int8.value):
-        return wanted
-    setting = f"quantization={wanted}"
-    if versions.bitsandbytes is None:
-        where = findings.where(setting)
-        findings.errors.append(MissingExtraError("bitsandbytes", "quantization", where=where))
-        return wanted
-    result = probe(Probe[wanted], place.accelerator, precision)
-    if result.ok:
-        reason = f"one step of bitsandbytes {versions.bitsandbytes} worked on {place}"
-        findings.because("quantization", wanted, reason)
-    else:
-        findings.refuse(
-            f"bitsandbytes {versions.bitsandbytes} cannot compute {wanted} on {place}: "
-            f"{result.why}.",
-            setting,
-            "quantization=none",
-        )
+    if not obstacle:
+        reason = f"one compiled step worked on {place}"
+        findings.because("training.compile", suggested.value, reason)
+        return suggested
+    if wanted is Compile.auto:
+        findings.because("training.compile", "off", obstacle)
+        return Compile.off
+    findings.refuse(
+        f"torch.compile cannot be used: {obstacle}.",
+        f"training.compile={wanted.value}",
+        "training.compile=off",
+    )
     return wanted
 
 

@@ -111,6 +111,11 @@ def _attend(
         query.device.type == "cpu" and scores_bytes <= MATERIALISED_SCORES_BYTES
     ):
         return _materialised(query, key, value, offset, scaling, dropout, softcap)
+    if query.is_cuda and heads != key.shape[1]:
+        # With grouped heads, or with a mask, the kernels that keep no scores step aside one after
+        # the other; repeated keys are small beside the scores that would be kept instead.
+        group = heads // key.shape[1]
+        key, value = (each.repeat_interleave(group, dim=1) for each in (key, value))
     return functional.scaled_dot_product_attention(
         query,
         key,

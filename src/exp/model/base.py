@@ -9,8 +9,16 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from exp.config.schema import ModelConfig, Precision
+from exp.config.schema import DeviceMap, ModelConfig, Precision
 from exp.errors import ModelError
+from exp.model.device_map import check_placement
+from exp.model.quantization import (
+    NONE,
+    check_files,
+    loading_options,
+    quantize_in_place,
+    serve_quantized,
+)
 from exp.model.source import ModelFiles
 
 DTYPES = {
@@ -29,19 +37,72 @@ class Head:
     scale: float
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How the base's weights are kept, and where.
+
+    Attributes:
+        quantization: none, nf4, int8, gptq or awq.
+        device: Where the model goes, if it is not spread.
+        device_map: How the model is spread over all CUDA devices; None for one device.
+        max_memory: GiB of weights per device, for a spread model.
+        offload_gib: GiB of CPU memory for what no device has room for.
+    """
+
+    quantization: str = NONE
+    device: str = "cpu"
+    device_map: DeviceMap | None = None
+    max_memory: tuple[float, ...] = ()
+    offload_gib: float | None = None
+
+    def loading_options(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Return what from_pretrained needs to put weights where they belong as it reads them."""
+        options = loading_options(self.quantization, dtype)
+        if self.device_map is not None:
+            memory: dict[int | str, str] = {i: f"{gib}GiB" for i, gib in enumerate(self.max_memory)}
+            memory["cpu"] = f"{self.offload_gib or 0}GiB"
+            # transformers' own "auto" is its "balanced"; filling one after the other has this name.
+            fills = "balanced" if self.device_map is DeviceMap.balanced else "sequential"
+            return options | {"device_map": fills, "max_memory": memory}
+        if self.quantization != NONE:
+            return options | {"device_map": {"": self.device}}
+        return options
+
+
 def load_base(
-    config: ModelConfig, files: ModelFiles, precision: Precision, seed: int
+    config: ModelConfig,
+    files: ModelFiles,
+    precision: Precision,
+    seed: int,
+    storage: Storage | None = None,
 ) -> PreTrainedModel:
-    """Load or make the causal LM, frozen, in the asked precision, on the CPU.
+    """Load or make the causal LM, frozen, in the asked precision, on its device.
+
+    Args:
+        config: Which model.
+        files: Its files, found.
+        precision: Type of what is not quantised, and of the arithmetic.
+        seed: Of random weights.
+        storage: None: plain weights on the CPU.
 
     Raises:
-        ModelError: The files do not hold a causal LM that transformers can build, or the body and
-            the head do not give the model's own logits.
+        ModelError: The files do not hold a causal LM that transformers can build, hold it in
+            another quantisation, or no device has room for it; or the body and the head do not
+            give the model's own logits.
     """
+    storage = storage or Storage()
+    check_files(files.folder, storage.quantization, config.name)
     disable_progress_bar()  # a local file is read in a second
     dtype = DTYPES[precision]
     if files.folder is None:
+        if storage.device_map is not None:
+            raise ModelError(
+                "A model with random weights is not spread over devices.",
+                where=f"hardware.device_map={storage.device_map.value}",
+                fix="hardware.device_map=null, or model.weights=pretrained",
+            )
         model = _random_model(config.architecture, dtype, seed)
+        quantize_in_place(model, storage.quantization, storage.device)
     else:
         try:
             model = AutoModelForCausalLM.from_pretrained(
@@ -50,6 +111,7 @@ def load_base(
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=config.trust_remote_code,
+                **storage.loading_options(dtype),
             )
         except (ValueError, OSError, KeyError, ImportError) as error:
             raise ModelError(
@@ -57,6 +119,11 @@ def load_base(
                 where=files.origin,
                 fix="check that the folder holds a causal LM that this transformers version knows",
             ) from error
+        if storage.device_map is not None:
+            check_placement(model, config.name, storage.offload_gib)
+        elif storage.quantization == NONE:
+            model.to(storage.device)  # type: ignore[arg-type]
+    serve_quantized(model)
     model.requires_grad_(False)
     # A repository's generation settings must not leak into ours, which are built from zero.
     model.generation_config = type(model.generation_config)()

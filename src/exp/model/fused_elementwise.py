@@ -36,6 +36,7 @@ def _is_norm(module: nn.Module) -> bool:
         type(module).__name__.endswith("RMSNorm")
         and isinstance(getattr(module, "weight", None), nn.Parameter)
         and module.weight.ndim == 1
+        and not module.weight.is_meta
         and not module.weight.requires_grad
         and isinstance(getattr(module, "variance_epsilon", None), float)
     )

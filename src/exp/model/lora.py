@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from exp.config.schema import LoraConfig
 from exp.errors import CheckpointError, ConfigError, raise_collected
+from exp.model.device_map import follow_base
 from exp.model.fused_elementwise import fuse_elementwise
 from exp.model.fused_lora import fuse_lora
+from exp.model.quantization import is_quantized
 
 ALL_LINEAR = "all-linear"
 
@@ -42,7 +45,7 @@ def attach_lora(
     Raises:
         ConfigError: No layer has a targeted name, or PEFT refuses the combination.
     """
-    raise_collected([*_check_init(config), *_check_targets(model, config)])
+    raise_collected([*_check_init(model, config), *_check_targets(model, config)])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
@@ -55,6 +58,7 @@ def attach_lora(
             ) from error
     assert isinstance(wrapped, PeftModel)
     _trainables_to_fp32(wrapped)
+    _follow_base(wrapped, seed)
     if _init(config) in SUBTRACTED_INITS:
         setattr(wrapped, _START, adapter_weights(wrapped))
     if fuse:
@@ -76,6 +80,7 @@ def load_lora(model: PreTrainedModel, folder: Path) -> PeftModel:
     wrapped = get_peft_model(model, config)
     assert isinstance(wrapped, PeftModel)
     _trainables_to_fp32(wrapped)
+    _follow_base(wrapped, seed=0)
     set_adapter_weights(wrapped, load_file(folder / "adapter_model.safetensors"), str(folder))
     wrapped.requires_grad_(False)
     fuse_lora(wrapped)
@@ -167,11 +172,20 @@ def _trainables_to_fp32(model: PeftModel) -> None:
             parameter.data = parameter.data.float()
 
 
+def _follow_base(model: PeftModel, seed: int) -> None:
+    init = model.peft_config["default"].to_dict()["init_lora_weights"]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                follow_base(module, init)
+
+
 def _init(config: LoraConfig) -> Any:
     return config.init if config.init is not None else config.peft.get("init_lora_weights")
 
 
-def _check_init(config: LoraConfig) -> list[ConfigError]:
+def _check_init(model: PreTrainedModel, config: LoraConfig) -> list[ConfigError]:
     """Refuse starts that need more than the base, and combinations that no file could hold."""
     init = _init(config)
     if init not in INITS:
@@ -181,6 +195,15 @@ def _check_init(config: LoraConfig) -> list[ConfigError]:
                 f"lora.init={init} is not served; served are null, {names}.",
                 where="lora.init",
                 fix="lora.init=pissa, or lora.init=null",
+            )
+        ]
+    if init in SUBTRACTED_INITS and any(map(is_quantized, model.modules())):
+        return [
+            ConfigError(
+                f"lora.init={init} changes the base's weights, and quantised ones can only be "
+                "changed by rounding them anew.",
+                where="lora.init",
+                fix="lora.init=null, or quantization=none",
             )
         ]
     if init in SUBTRACTED_INITS and (config.dora or config.peft.get("use_dora")):

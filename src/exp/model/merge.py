@@ -7,7 +7,11 @@ from typing import cast
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import Linear as PeftLinear
+from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
+
+from exp.config.schema import LoraConfig, Precision
+from exp.records import Derived
 
 
 @contextmanager
@@ -46,13 +50,30 @@ def is_merged_exactly(model: nn.Module) -> bool:
     """Tell whether all LoRA layers of a model take part in `merged_for_inference`."""
     if not isinstance(model, PeftModel):
         return True
-    layers = [m for m in model.modules() if isinstance(m, PeftLinear)]
-    return all(map(_can_merge, layers))
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    return all(isinstance(layer, PeftLinear) and _can_merge(layer) for layer in layers)
+
+
+def scored_weights(quantization: str, precision: Precision, lora: LoraConfig) -> Derived:
+    """Say what predictions are computed with: the adapter merged into what, or beside what.
+
+    A quantised base is never merged. Added to the decoded weights, the update gives another model
+    than the one that was trained and scored; rounded to the quantisation's few values, most of it
+    would be lost.
+    """
+    name = "scored weights"
+    if quantization != "none":
+        value = f"the {quantization} base, and the adapter beside it"
+        return Derived(name, value, "merging would round the adapter, or drop the quantisation")
+    if lora.dora or lora.peft.get("use_dora") or lora.peft.get("lora_bias"):
+        return Derived(name, "the base, and the adapter beside it", "only plain LoRA is merged")
+    return Derived(name, f"the adapter merged into the {precision.name} base", "summed in fp32")
 
 
 def _can_merge(layer: PeftLinear) -> bool:
     return (
         type(layer.base_layer) is nn.Linear
+        and layer.base_layer.weight.device.type != "meta"
         and not layer.lora_variant
         and not layer.disable_adapters
         and not layer.merged

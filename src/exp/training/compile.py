@@ -21,7 +21,7 @@ def compiled(model: PreTrainedModel, how: Compile, backend: str = "inductor") ->
     """Within the block, run the decoder compiled: each layer by itself, or the whole body.
 
     Compiling takes from seconds to minutes, once per run. On a CPU a short run does not earn that
-    back, hence training.compile=off is the default.
+    back, hence auto compiles only where a profile suggests it.
 
     Args:
         model: The base with its adapter.
@@ -58,3 +58,5 @@ def _modules(model: PreTrainedModel, how: Compile) -> list[nn.Module]:
             return [m for m in body.modules() if isinstance(m, GradientCheckpointingLayer)]
         case Compile.full:
             return [body_of(model)]
+        case Compile.auto:
+            raise ValueError("auto is settled with the hardware, before there is a model")

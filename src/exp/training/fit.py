@@ -10,13 +10,14 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from exp.config.schema import Accelerator, TrainConfig
 from exp.data.datamodule import StepDataModule
 from exp.errors import CheckpointError
+from exp.hardware.memory.micro_batch import Forward
 from exp.hardware.resolver import ResolvedHardware
 from exp.model.forward import enable_checkpointing, prepare_for_layout
 from exp.model.lora import set_adapter_weights
@@ -24,6 +25,7 @@ from exp.rundir import RunDir
 from exp.training.checkpoint import Checkpoint
 from exp.training.compile import compiled, eagerly
 from exp.training.interruption import EXIT_CODES, Interrupted, Interruption
+from exp.training.memory_probe import MemoryProbe
 from exp.training.module import LoraModule, Record
 from exp.training.optimizer_state import tensors_to_optimizer
 from exp.training.validation import Progress, Validate, Validation, save_checkpoint
@@ -62,6 +64,7 @@ def fit(
     base_name: str,
     identity: Mapping[str, Any],
     start: Checkpoint | None = None,
+    probe: Forward | None = None,
 ) -> FitOutcome:
     """Train until the plan, the clock or the patience ends.
 
@@ -77,6 +80,7 @@ def fit(
         identity: Digests of config, data, template and base; a checkpoint of another identity is
             not gone on from.
         start: A verified checkpoint to go on from.
+        probe: A forward to compute before the first step, for its memory alone.
 
     Raises:
         Interrupted: A signal ended training; a checkpoint of the last whole step is there.
@@ -93,7 +97,13 @@ def fit(
     if config.training.gradient_checkpointing:
         enable_checkpointing(base)
     module = LoraModule(
-        model, config, data.plan.num_steps, hardware.fused_optimizer, record, data.first_step
+        model,
+        config,
+        data.plan.num_steps,
+        hardware.fused_optimizer,
+        record,
+        data.first_step,
+        0 if start is None else start.state.get("micro_batch_halvings", 0),
     )
     validation = Validation(
         run, config, data.plan, eagerly(validate), record, base_name, identity, progress
@@ -102,6 +112,8 @@ def fit(
     callbacks: list[Callback] = [validation, interruption]
     if start is not None:
         callbacks.append(_RestoreOptimizer(start))
+    if probe is not None:
+        callbacks.append(MemoryProbe(probe))
     started = time.perf_counter()
     trainer = run_trainer(module, data, config, hardware, callbacks, run.path)
     seconds = time.perf_counter() - started
@@ -133,7 +145,7 @@ def run_trainer(
     options: dict[str, Any] = {
         "accelerator": "cpu" if hardware.accelerator is Accelerator.cpu else "cuda",
         "devices": hardware.devices,
-        "strategy": _Processes() if distributed else "auto",
+        "strategy": _Processes() if distributed else _OneProcess(_device(hardware)),
         # The base has its precision already and adapters are fp32; only fp16 needs a scaler.
         "precision": "16-mixed" if hardware.gradient_scaler else "32-true",
         "max_epochs": 1,  # one pass over the plan, which knows about epochs
@@ -152,6 +164,17 @@ def run_trainer(
         with compiled(module.causal_lm, hardware.compile):
             trainer.fit(module, datamodule=data)
     return trainer
+
+
+def _device(hardware: ResolvedHardware) -> str:
+    return "cpu" if hardware.accelerator is Accelerator.cpu else "cuda:0"
+
+
+class _OneProcess(SingleDeviceStrategy):
+    """Takes the model where it lies: loading put it there, maybe spread over several devices."""
+
+    def model_to_device(self) -> None:
+        """Leave the model where it is."""
 
 
 class _Processes(DDPStrategy):

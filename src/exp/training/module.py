@@ -7,8 +7,11 @@ divides by the number of micro-batches instead, which weights short ones too muc
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Self
 
 import lightning
 import torch
@@ -19,12 +22,25 @@ from transformers import PreTrainedModel
 
 from exp.config.schema import TrainConfig
 from exp.data.batch import Batch
-from exp.data.datamodule import StepBatches
+from exp.data.datamodule import StepBatches, StepDataModule
+from exp.data.plan import Step
 from exp.model.base import head_of
 from exp.model.forward import label_states
 from exp.training.loss import label_loss
 from exp.training.optimizer import build_optimizer
+from exp.training.out_of_memory import (
+    Severity,
+    Shortage,
+    describe_recovery,
+    free_memory,
+    halved,
+    is_out_of_memory,
+    refuse_step,
+    shortage_at,
+)
 from exp.training.scheduler import learning_rate_factor
+
+log = logging.getLogger(__name__)
 
 Record = Callable[[int, int, Mapping[str, float]], None]
 """Gets (steps done, epoch, named values)."""
@@ -35,6 +51,7 @@ class LoraModule(lightning.LightningModule):
 
     Attributes:
         step: Optimizer steps that are done, over all sittings of the run.
+        halvings: How often memory ran out; planned micro-batches are halved as often.
     """
 
     def __init__(
@@ -45,14 +62,17 @@ class LoraModule(lightning.LightningModule):
         fused_optimizer: bool,
         record: Record,
         first_step: int = 0,
+        halvings: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = model
         self.step = first_step
+        self.halvings = halvings
         self._config, self._num_steps, self._record = config, num_steps, record
         self._fused = fused_optimizer
         self._since = _Since()
+        self._batch_ended: float | None = None
         # The base is not part of a Lightning checkpoint; ours keep the adapter alone.
         self.strict_loading = False
 
@@ -60,6 +80,15 @@ class LoraModule(lightning.LightningModule):
     def causal_lm(self) -> PreTrainedModel:
         base: PreTrainedModel = self.model.get_base_model()  # type: ignore[assignment]
         return base
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come in."""
+        return self.trainer.strategy.root_device
+
+    def cpu(self) -> Self:
+        """Stay: Lightning sends models to the CPU when it is done, but scoring comes next."""
+        return self
 
     def configure_optimizers(self) -> Optimizer:
         """Lightning asks once; the learning rate is set before every step."""
@@ -75,6 +104,14 @@ class LoraModule(lightning.LightningModule):
                 if parameter.requires_grad:
                     torch.distributed.broadcast(parameter.data, src=0)
 
+    def on_train_batch_start(self, batch: StepBatches, batch_idx: int) -> None:
+        """Count how long the batch was waited for; validation comes before `_batch_ended`."""
+        if self._batch_ended is not None:
+            self._since.waited += time.perf_counter() - self._batch_ended
+
+    def on_train_batch_end(self, outputs: object, batch: StepBatches, batch_idx: int) -> None:
+        self._batch_ended = time.perf_counter()
+
     def training_step(self, batch: StepBatches, batch_idx: int) -> None:
         """Take one optimizer step over all micro-batches of the batch."""
         optimizer = self.optimizers()
@@ -83,11 +120,20 @@ class LoraModule(lightning.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self._config.optimizer.lr * factor
         loss = torch.zeros((), device=self.device)
+        if self.halvings:
+            batch = self._cut(halved(batch.step, self.halvings))
 
         def closure() -> Tensor:
-            optimizer.zero_grad()
-            for index, micro_batch in enumerate(batch.batches):
-                loss.add_(self._backward(micro_batch, batch, index))
+            nonlocal batch
+            while True:
+                optimizer.zero_grad()
+                loss.zero_()
+                shortage = self._accumulate(batch, loss)
+                severity = self._worst_over_ranks(shortage)
+                if severity is Severity.fits:
+                    break
+                optimizer.zero_grad()
+                batch = self._recover(batch.step, severity, shortage)
             self._sum_over_ranks(loss)
             return loss
 
@@ -105,16 +151,59 @@ class LoraModule(lightning.LightningModule):
             parameters, float("inf") if limit is None else limit
         )
 
+    def _accumulate(self, batch: StepBatches, loss: Tensor) -> Shortage | None:
+        """Add up loss and gradients of this rank's micro-batches; stop where memory runs out."""
+        index = 0
+        try:
+            for index, micro_batch in enumerate(batch.batches):
+                loss.add_(self._backward(micro_batch, batch, index))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return shortage_at(batch, index, error)
+        return None
+
+    def _worst_over_ranks(self, shortage: Shortage | None) -> Severity:
+        """Let all ranks repeat a step that one of them cannot finish."""
+        severity = Severity.fits if shortage is None else shortage.severity
+        if self.trainer.world_size == 1:
+            return severity
+        worst = torch.tensor(int(severity), device=self.device)
+        torch.distributed.all_reduce(worst, op=torch.distributed.ReduceOp.MAX)
+        return Severity(int(worst))
+
+    def _recover(self, step: Step, severity: Severity, shortage: Shortage | None) -> StepBatches:
+        """Free what the attempt left and cut the step smaller."""
+        free_memory()
+        if severity is Severity.hopeless:
+            refuse_step(step, shortage, self._config)
+        self.halvings += 1
+        smaller = halved(step)
+        log.warning("%s", describe_recovery(smaller, shortage))
+        self._record(self.step, step.epoch, {"train/micro_batch_halvings": self.halvings})
+        return self._cut(smaller)
+
+    def _cut(self, step: Step) -> StepBatches:
+        data: StepDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        batch = data.collate_step(step)
+        return replace(batch, batches=tuple(part.to(self.device) for part in batch.batches))
+
     def _backward(self, micro_batch: Batch, batch: StepBatches, index: int) -> Tensor:
         self._seed_dropout(batch.step.number, index)
         head = head_of(self.causal_lm)
-        states = label_states(self.causal_lm, micro_batch)
+        # A model that is spread over devices ends on another one than it begins on.
+        device = next(head.projection.parameters()).device
+        states = label_states(self.causal_lm, micro_batch).to(device)
         summed = label_loss(
-            states, micro_batch.labels, head.projection, softcap=head.softcap, scale=head.scale
+            states,
+            micro_batch.labels.to(device),
+            head.projection,
+            softcap=head.softcap,
+            scale=head.scale,
         )
         loss = summed / batch.step.num_labels
         self.manual_backward(loss)
-        return loss.detach()
+        return loss.detach().to(self.device)
 
     def _seed_dropout(self, step: int, micro_batch: int) -> None:
         """Let dropout follow from (seed, step, micro-batch, rank), so that resuming repeats it."""
@@ -162,6 +251,7 @@ class _Since:
     def __init__(self) -> None:
         self.started = time.perf_counter()
         self.examples = self.tokens = self.labels = 0
+        self.waited = 0.0
         self.gradient_norm = torch.zeros(())
 
     def add(self, batch: StepBatches) -> None:
@@ -174,4 +264,6 @@ class _Since:
         return {
             "train/examples_per_second": self.examples / seconds,
             "train/tokens_per_second": self.tokens / seconds,
+            # By the clock of this process: a device that is still busy hides some of it.
+            "train/data_wait_share": self.waited / seconds,
         }

@@ -51,7 +51,9 @@ def _take_apart(value: Any, path: str, tensors: "dict[str, Tensor]") -> Json:
     if isinstance(value, Tensor):
         if path in tensors:
             raise TypeError(f"two tensors are called {path}")
-        tensors[path] = value
+        # bitsandbytes shares its code books among parameters; a file holds each tensor by itself.
+        shared = any(value.data_ptr() == other.data_ptr() for other in tensors.values())
+        tensors[path] = value.clone() if shared and value.numel() else value
         return {"tensor": path}
     if isinstance(value, Mapping):
         items = []

@@ -141,6 +141,7 @@ def save_checkpoint(
         tensors,
         {
             "step": module.step,
+            "micro_batch_halvings": module.halvings,
             "optimizer": structure,
             "identity": dict(identity),
             "progress": {

@@ -6,6 +6,7 @@ formats    where the rows of a file begin and end: json_lines, json_array, delim
 strict_json, fields   one row's bytes -> id, input, output, meta, or the reason why not
 faults     reasons -> one error with files and lines
 load       the validating pass; examples   the sequence that it returns
+joined     the examples of several files as one sequence
 """
 
 from exp.data.sources.examples import Examples

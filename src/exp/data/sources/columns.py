@@ -25,6 +25,7 @@ from exp.data.sources.unpack import cached_copy
 from exp.errors import DataError
 
 _BATCH_ROWS = 1024
+_BUFFER_BYTES = 2**20
 _FORM = "rows-1"
 """Changes whenever the same table would be written otherwise, so that older copies are not used."""
 
@@ -39,34 +40,38 @@ def unpack_parquet(path: Path, name: str) -> Path:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def rows() -> Iterator[dict[str, Any] | RowFault]:
         number = 0
         try:
-            with pyarrow.parquet.ParquetFile(path) as table:
-                schema = table.schema_arrow
-                _check_names(schema.names, name)
+            # Read as a stream: by default the whole row group would be held in memory.
+            with pyarrow.parquet.ParquetFile(
+                path,
+                pre_buffer=False,
+                buffer_size=_BUFFER_BYTES,
+                page_checksum_verification=True,
+            ) as table:
+                _check_names(table.schema_arrow.names, name)
                 for batch in table.iter_batches(batch_size=_BATCH_ROWS):
-                    for row in batch.to_pylist():
-                        number += 1
-                        yield {field.name: _decode(row[field.name], field.type) for field in schema}
-        except BadJson as error:
-            raise DataError(
-                f"A JSON column holds what is not JSON: {error.reason}.",
-                where=f"{name}, row {number}",
-                fix="write the file again",
-            ) from None
-        except (pyarrow.ArrowException, OSError) as error:
+                    yield from _python_rows(batch)
+                    number += batch.num_rows
+        # Names of columns that are not UTF-8 are a ValueError.
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(
                 f"The Parquet file cannot be read: {_one_line(error)}.",
-                where=name,
+                where=f"{name}, behind row {number}" if number else name,
                 fix="fetch or make the file again",
             ) from None
 
     return write_rows(rows(), digest, name)
 
 
-def write_rows(rows: Iterable[dict[str, Any]], key: str, name: str) -> Path:
+def write_rows(rows: Iterable[dict[str, Any] | RowFault], key: str, name: str) -> Path:
     """Write the rows of a table as JSON Lines, kept under `key`; return that file.
+
+    Args:
+        rows: Each as Python values by column, or the reason why it has none.
+        key: Changes with the rows.
+        name: What the user calls their source.
 
     Raises:
         DataError: A value that JSON cannot hold.
@@ -77,6 +82,8 @@ def write_rows(rows: Iterable[dict[str, Any]], key: str, name: str) -> Path:
         faults = Faults(name)
         for number, row in enumerate(rows, 1):
             try:
+                if isinstance(row, RowFault):
+                    raise row
                 plain = {column: _json(value, column) for column, value in row.items()}
             except RowFault as fault:
                 faults.add(fault, f"row {number}")
@@ -85,6 +92,35 @@ def write_rows(rows: Iterable[dict[str, Any]], key: str, name: str) -> Path:
         faults.raise_if_any()
 
     return cached_copy(f"{key}-{_FORM}", ".jsonl", produce)
+
+
+def _python_rows(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | RowFault]:
+    """Turn a batch into rows of Python values; a row that has none becomes a fault."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):  # text that is not UTF-8, times that Python has not
+        rows = None
+    for index in range(batch.num_rows):
+        try:
+            row = _python_row(batch, index) if rows is None else rows[index]
+            yield {field.name: _decode(row[field.name], field.type) for field in batch.schema}
+        except BadJson as error:
+            yield RowFault(f"a JSON column holds what is not JSON: {error.reason}")
+        except RowFault as fault:
+            yield fault
+
+
+def _python_row(batch: pyarrow.RecordBatch, index: int) -> dict[str, Any]:
+    row = {}
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[column] = values[index].as_py()
+        except UnicodeDecodeError:
+            raise RowFault(f'the text in the column "{column}" is not UTF-8') from None
+        except (ValueError, OverflowError) as error:
+            reason = f'the column "{column}" holds a value that cannot be read'
+            raise RowFault(f"{reason}: {_one_line(error)}", _drop(column)) from None
+    return row
 
 
 def _decode(value: Any, type_: pyarrow.DataType) -> Any:

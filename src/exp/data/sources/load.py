@@ -17,7 +17,7 @@ from exp.config.schema import FieldsConfig, OutputFormat
 from exp.data.sources.columns import unpack_parquet
 from exp.data.sources.datafile import DataFile
 from exp.data.sources.delimited import Delimited, read_header
-from exp.data.sources.examples import Examples
+from exp.data.sources.examples import Examples, FileExamples
 from exp.data.sources.faults import Faults, RowFault
 from exp.data.sources.fields import OWN_IDS, RowReader
 from exp.data.sources.formats import Format
@@ -42,6 +42,7 @@ def load_rows(
     output_format: OutputFormat = OutputFormat.json,
     split: str = "row",
     where: str | None = None,
+    id_prefix: str = "",
 ) -> Examples:
     """Check all rows of a source and index them.
 
@@ -52,15 +53,16 @@ def load_rows(
         fields: Which columns hold id, input and output.
         require_output: Every row must have an output. Without it, examples may have None there.
         output_format: json parses outputs that are strings; text wants strings.
-        split: What rows without an id are called by, and the split of a hub data set.
+        split: The split of a hub data set, and what rows without an id are called by.
         where: The setting that names the source, for errors.
+        id_prefix: What rows without an id are called by. "": the split.
 
     Raises:
         DataError: There is no such source, it cannot be read, or a row is bad.
         UserErrors: Several rows are bad.
     """
     file, kind = _open(path, split, where)
-    reader = RowReader(fields, output_format, require_output, id_prefix=split)
+    reader = RowReader(fields, output_format, require_output, id_prefix or split)
     faults = Faults(file.name)
     format_ = _format(file, kind, faults)
     starts, ends, numbers, hashes = (array("q") for _ in range(4))
@@ -79,7 +81,7 @@ def load_rows(
             numbers.append(number)
             hashes.append(hash(id_))
     file.check_unchanged()
-    examples = Examples(
+    examples = FileExamples(
         file,
         format_,
         reader,
@@ -170,4 +172,5 @@ def _check_ids(examples: Examples, hashes: NDArray[np.int64], faults: Faults) ->
 
 
 def _as_numpy(values: "array[int]") -> NDArray[np.int64]:
-    return np.array(values, dtype=np.int64)
+    # Shares the array's memory.
+    return np.frombuffer(values, dtype=np.int64)

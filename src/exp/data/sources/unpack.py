@@ -1,4 +1,7 @@
-"""Files that cannot be read in the middle -> plain copies in the cache folder, made once."""
+"""Files that cannot be read in the middle -> plain copies in the cache folder, made once.
+
+Copies that no command used for a month go when another one is made.
+"""
 
 import gzip
 import hashlib
@@ -12,9 +15,13 @@ from typing import BinaryIO
 import zstandard
 
 from exp.cachedir import cache_dir
+from exp.data.expiry import mark_used, remove_unused
 from exp.errors import DataError
 
 _CHUNK_BYTES = 2**20
+_COMPRESSED_CHUNK_BYTES = 2**14
+"""Small, as all that a chunk holds comes out at once, maybe a hundred times as much."""
+
 COMPRESSIONS = (".gz", ".zst")
 
 
@@ -29,7 +36,9 @@ def cached_copy(key: str, suffix: str, produce: Callable[[], Iterable[bytes]]) -
     try:
         path = cache_dir("data") / f"{key}{suffix}"
         if path.is_file():
+            mark_used(path)
             return path
+        remove_unused(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             try:
                 for chunk in produce():
@@ -61,6 +70,8 @@ def unpack(path: Path, name: str) -> Path:
     def produce() -> Iterator[bytes]:
         with path.open("rb") as file:
             try:
+                if not os.fstat(file.fileno()).st_size:
+                    raise EOFError("it is empty")
                 yield from (_gunzip(file) if path.suffix.lower() == ".gz" else _unzstd(file))
             except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
                 raise DataError(
@@ -83,7 +94,7 @@ def _unzstd(file: BinaryIO) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor()
     frame = decompressor.decompressobj()
     frame_is_open = False
-    while chunk := file.read(_CHUNK_BYTES):
+    while chunk := file.read(_COMPRESSED_CHUNK_BYTES):
         while chunk:
             yield frame.decompress(chunk)
             chunk = frame.unused_data

@@ -18,6 +18,8 @@ rotations are not counted. The gradient of the first layer's input is, although 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from peft import PeftModel
 from torch import nn
 
@@ -51,10 +53,12 @@ def model_size(model: PeftModel) -> ModelSize:
     frozen = adapters = 0
     for name, module in base.named_modules():
         if isinstance(module, nn.Linear) and module not in in_head:
+            # Quantised weights have fewer elements than the product computes with.
+            num_weights = module.in_features * module.out_features
             if "lora_" in name:
-                adapters += module.weight.numel()
+                adapters += num_weights
             else:
-                frozen += module.weight.numel()
+                frozen += num_weights
     config = base.config.get_text_config()  # type: ignore[operator,union-attr]
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -65,12 +69,25 @@ def model_size(model: PeftModel) -> ModelSize:
 
 def useful_flops(size: ModelSize, store: TokenStore, steps: Sequence[Step]) -> float:
     """Count the operations of some steps whose micro-batches share the store's head."""
-    prefix = len(store.head_ids)
+    return count_flops(size, len(store.head_ids), store.lengths, steps)
+
+
+def count_flops(
+    size: ModelSize, prefix: int, lengths: Sequence[int] | NDArray[np.int64], steps: Sequence[Step]
+) -> float:
+    """Count the operations of some steps.
+
+    Args:
+        size: The model's.
+        prefix: Tokens that all examples share.
+        lengths: Tokens of each example, prefix included.
+        steps: Their micro-batches hold examples by their place in `lengths`.
+    """
     tokens = pairs = labels = 0
     for step in steps:
         labels += step.num_labels
         for members in step.micro_batches:
-            own = [int(store.lengths[row]) - prefix for row in members]
+            own = [int(lengths[row]) - prefix for row in members]
             tokens += prefix + sum(own)
             pairs += prefix * (prefix + 1) // 2
             pairs += sum(length * prefix + length * (length + 1) // 2 for length in own)

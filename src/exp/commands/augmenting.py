@@ -1,0 +1,24 @@
+"""What training and `exp augment` share: the augmenter of a task."""
+
+from exp.config.schema import AugmentationConfig
+from exp.data.augmentation.canon import learn_canon
+from exp.data.augmentation.chain import Augmenter, make_augmenter
+from exp.data.augmentation.lexicon import load_lexicon
+from exp.data.task import Task
+
+
+def open_augmenter(task: Task, config: AugmentationConfig, seed: int) -> Augmenter | None:
+    """Read the lexicon, and learn from the training rows what the task does with case and accents.
+
+    Returns:
+        None where every row comes as it is.
+
+    Raises:
+        ConfigError: There is no lexicon for the task's language.
+        DataError: The user's lexicon is none.
+    """
+    if config.factor == 1:
+        return None
+    lexicon = load_lexicon(task.language, config.lexicon)
+    canon = learn_canon(task.split("train"), task.output_format)
+    return make_augmenter(config, lexicon, task.output_format, canon, seed)

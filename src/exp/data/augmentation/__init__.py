@@ -1,0 +1,1 @@
+"""New wordings of training inputs whose answers stay what they were."""

@@ -1,0 +1,128 @@
+"""Steps with variants: the same for every worker and sitting, labels exact over all ranks."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from exp.config.schema import Layout, LossOn, OutputFormat
+from exp.data.augmentation.canon import Canon
+from exp.data.augmentation.served import Variants
+from exp.data.datamodule import StepDataModule, StepDataset
+from exp.data.plan import BatchPlan, count_labels
+from exp.data.render import Renderer
+from exp.data.selection import Selection
+from exp.data.tokens import tokenise
+from exp.model.tokenizer import byte_chat_format
+from exp.records import Example
+
+FACTOR = 2
+ROWS = [
+    Example(
+        f"r{i}", f"Hola, necesito {i + 2} cajas de {name * (1 + i % 3)}. Gracias.", {"n": i + 2}
+    )
+    for i, name in enumerate(("clavos", "palas", "tubos", "sacos", "mesas", "sillas", "luces"))
+]
+
+
+@pytest.fixture
+def parts(augmenter):
+    """The plan, the store and the variants of seven rows."""
+
+    def build(loss=LossOn.completion, micro_batch_tokens=600):
+        renderer = Renderer(byte_chat_format(), "Write JSON.", OutputFormat.json, None)
+        store = tokenise(ROWS, "rows", renderer)
+        plan = BatchPlan(
+            lengths=store.lengths,
+            num_labels=count_labels(store.lengths, store.completion_lengths, loss),
+            shared_tokens=len(store.head_ids),
+            layout=Layout.padded,
+            batch_size=5,
+            micro_batch_tokens=micro_batch_tokens,
+            micro_batch_size=None,
+            epochs=2.0,
+            max_steps=None,
+            seed=0,
+        ).times(FACTOR)
+        of = augmenter(canon=Canon(folds_case=True, folds_accents=True))
+        rows = np.arange(len(ROWS))
+        variants = Variants(store, rows, ROWS, renderer, of, FACTOR, 10_000)
+        return plan, store, Selection(rows, ()), variants
+
+    return build
+
+
+def dataset(parts, first_step=0, loss=LossOn.completion, **plan_changes):
+    plan, store, selection, variants = parts
+    return StepDataset(replace(plan, **plan_changes), store, selection, loss, first_step, variants)
+
+
+def same(one, other):
+    assert one.step == other.step
+    for a, b in zip(one.batches, other.batches, strict=True):
+        assert a.example_ids == b.example_ids
+        assert torch.equal(a.input_ids, b.input_ids)
+        assert torch.equal(a.labels, b.labels)
+
+
+def ids(batches):
+    return [name for part in batches.batches for name in part.example_ids]
+
+
+def test_every_row_and_every_variant_comes_once_per_epoch(parts):
+    steps = dataset(parts())
+    for epoch in range(2):
+        seen = [n for i in range(6) if steps[i].step.epoch == epoch for n in ids(steps[i])]
+        assert sorted(seen) == sorted(f"r{i}{tail}" for i in range(7) for tail in ("", "#1"))
+
+
+def test_a_resumed_run_and_a_worker_process_see_the_same_steps(parts):
+    whole = dataset(parts())
+    resumed = dataset(parts(), first_step=2)
+    worker = pickle.loads(pickle.dumps(whole))
+    for index in range(4):
+        same(whole[index + 2], resumed[index])
+        same(whole[index + 2], worker[index + 2])
+
+
+@pytest.mark.parametrize("loss", LossOn)
+def test_the_labels_of_a_step_are_those_of_all_ranks_together(parts, loss):
+    for number in range(6):
+        ranks = [
+            dataset(parts(loss), loss=loss, rank=rank, world_size=2)[number] for rank in range(2)
+        ]
+        labels = sum(len(part.labels) for rank in ranks for part in rank.batches)
+        assert [rank.step.num_labels for rank in ranks] == [labels, labels]
+
+
+@pytest.mark.parametrize("tokens", [200, 600])
+def test_forwards_keep_to_their_budget_by_the_lengths_of_the_variants(parts, tokens):
+    steps = dataset(parts(micro_batch_tokens=tokens))
+    for number in range(6):
+        for part in steps[number].batches:
+            assert part.input_ids.numel() <= tokens or len(part.example_ids) == 1
+
+
+def test_a_step_that_is_cut_anew_has_the_same_examples(parts):
+    steps = dataset(parts())
+    batches = steps[1]
+    singles = tuple((m,) for part in batches.step.micro_batches for m in part)
+    again = steps.collate_step(replace(batches.step, micro_batches=singles))
+    assert ids(again) == ids(batches)
+    assert again.tally is None
+
+
+def test_what_became_of_the_variants_is_said_once_per_epoch(parts, caplog):
+    plan, store, selection, variants = parts()
+    module = StepDataModule(plan, store, selection, LossOn.completion, variants=variants)
+    steps = dataset((plan, store, selection, variants))
+    with caplog.at_level("INFO", logger="exp"):
+        for number in range(6):
+            module.transfer_batch_to_device(steps[number], torch.device("cpu"), 0)
+        assert [r.message.partition(";")[0] for r in caplog.records] == [
+            "augmentation, epoch 1: 7 new variants"
+        ]
+        module.teardown("fit")
+    assert "augmentation, epoch 2: 7 new variants" in caplog.text
