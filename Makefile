@@ -50,8 +50,9 @@ $(VENV)/bin/pip:
 train: setup ## Fine-tune, and score before and after (ARGS="hardware=rtx5090 lora.r=32")
 	@$(PY) -m exp train experiment=quick $(ARGS)
 
+# One worker per core, each with one thread: more threads than cores would wait for one another.
 test: setup ## Run the default tests: CPU, no network (ARGS="-k loss")
-	@$(PYTEST)
+	@OMP_NUM_THREADS=1 $(PYTEST) -n auto
 
 test-slow: setup ## Run the tests that take minutes
 	@$(PYTEST) -m slow

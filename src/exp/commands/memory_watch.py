@@ -135,6 +135,10 @@ class MemoryWatch:
         largest = self.prediction.largest
         return largest if due and largest.step is not None else None
 
+    @property
+    def _measured_as(self) -> str:
+        return "resident" if self._on_cpu else "allocated on the device"
+
     def compare(self) -> dict[str, Any]:
         """What goes into run.json: bytes predicted and measured; a large difference is a warning.
 
@@ -147,15 +151,16 @@ class MemoryWatch:
         allowed = TOLERANCE * prediction.peak + self._on_cpu * LIBRARIES_GIB * GIB
         if measured is not None and abs(measured - prediction.peak) > allowed:
             log.warning(
-                "memory: the peak was %.2f GiB, but %.2f were predicted; plans for this run are "
-                "not to be relied on",
+                "memory: %.2f GiB were %s at the most, but %.2f were predicted%s",
                 measured / GIB,
+                self._measured_as,
                 prediction.peak / GIB,
+                "; the C allocator may keep what is free" if self._on_cpu else "",
             )
         return {
             "predicted_bytes": prediction.peak,
             "measured_bytes": measured,
-            "measured_as": "resident memory" if self._on_cpu else "allocated on the device",
+            "measured_as": self._measured_as,
             "phases": {phase.name: dict(phase.parts) for phase in prediction.phases},
             "largest_forward": asdict(prediction.largest.batch),
             "peak_in": prediction.activations.place,
