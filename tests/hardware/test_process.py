@@ -1,3 +1,6 @@
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -31,3 +34,23 @@ def test_the_process_gets_threads_and_tf32_as_resolved() -> None:
     assert torch.get_float32_matmul_precision() == "high"
     apply_to_process(replace(resolved, tf32=False))
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_large_blocks_come_back_without_new_pages() -> None:
+    counted = (
+        "import resource, torch\n"
+        "from exp.hardware.process import keep_freed_memory\n"
+        "assert keep_freed_memory()\n"
+        "def faults():\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def touch():\n"
+        "    before = faults()\n"
+        "    torch.ones(2**24)\n"
+        "    return faults() - before\n"
+        "print([touch() for _ in range(4)][-1])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", counted], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 1000  # 64 MiB have 16,384 pages
