@@ -3,9 +3,13 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from exp.config.schema import Accelerator, Attention, Compile, Precision
+from exp.hardware.resolver import ResolvedHardware
 
 # Libraries read these when they are imported, and child processes inherit them.
 os.environ.update(
@@ -33,3 +37,79 @@ def seeded_torch() -> None:
     """Seed torch; pytest-randomly seeds the rest. Tests that do not need torch do not import it."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def translation_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Save a MarianMT model of one random layer with a tokenizer of whole words, once per seed."""
+    words = "please send kindly now today thanks we need some of the good nails screws pins 20"
+    folders: dict[int, Path] = {}
+
+    def save(seed: int) -> Path:
+        if seed in folders:
+            return folders[seed]
+        import torch
+        from tokenizers import Tokenizer, models, pre_tokenizers, processors
+        from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
+
+        folder = folders[seed] = tmp_path_factory.mktemp(f"translator-{seed}")
+        vocab = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words.split()])}
+        tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A </s>", special_tokens=[("</s>", 1)]
+        )
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        ).save_pretrained(folder)
+        sides = {
+            f"{side}_{size}": number
+            for side in ("encoder", "decoder")
+            for size, number in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 32))
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = MarianMTModel(
+                MarianConfig(
+                    vocab_size=len(vocab),
+                    decoder_vocab_size=len(vocab),
+                    d_model=16,
+                    max_position_embeddings=48,
+                    pad_token_id=0,
+                    eos_token_id=1,
+                    decoder_start_token_id=0,
+                    forced_eos_token_id=1,
+                    init_std=0.7,
+                    tie_word_embeddings=False,
+                    **sides,
+                )
+            )
+        # Left to chance, hardly a translation would come to an end.
+        model.final_logits_bias[0, 1] = 6.0
+        model.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def cpu_hardware() -> ResolvedHardware:
+    """A machine without a GPU, in fp32; others are made of it with `replace`."""
+    return ResolvedHardware(
+        name="cpu",
+        accelerator=Accelerator.cpu,
+        devices=1,
+        device_name="CPU",
+        memory_gib=1.0,
+        precision=Precision.fp32,
+        attention=Attention.sdpa,
+        tf32=False,
+        fused_optimizer=True,
+        compile=Compile.off,
+        quantization="none",
+        num_workers=0,
+        prefetch_batches=2,
+        cpu_threads=1,
+        reasons=(),
+        warnings=(),
+    )

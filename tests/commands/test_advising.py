@@ -7,30 +7,11 @@ from pathlib import Path
 import pytest
 
 from exp.commands.advising import find_improvements, measure_score, measure_speed
-from exp.config.schema import Accelerator, Attention, Compile, Layout, Precision, TrainConfig
+from exp.config.schema import Layout, TrainConfig
 from exp.data.plan import BatchPlan
 from exp.hardware.resolver import ResolvedHardware
 from exp.model.lora import attach_lora
 from exp.rundir import RunDir
-
-CPU = ResolvedHardware(
-    name="cpu",
-    accelerator=Accelerator.cpu,
-    devices=1,
-    device_name="CPU",
-    memory_gib=1.0,
-    precision=Precision.fp32,
-    attention=Attention.sdpa,
-    tf32=False,
-    fused_optimizer=True,
-    compile=Compile.off,
-    quantization="none",
-    num_workers=0,
-    prefetch_batches=2,
-    cpu_threads=1,
-    reasons=(),
-    warnings=(),
-)
 
 
 @pytest.fixture
@@ -65,7 +46,9 @@ def model():
     return attach_lora(LlamaForCausalLM(config), TrainConfig().lora, seed=0)
 
 
-def test_the_share_of_the_peak_is_that_of_a_plain_count(plan: BatchPlan) -> None:
+def test_the_share_of_the_peak_is_that_of_a_plain_count(
+    plan: BatchPlan, cpu_hardware: ResolvedHardware
+) -> None:
     adapted = model()
     # q, k, v, o of one layer: 8x8, 8x4, 8x4, 8x8; gate, up and down: 3 times 8x16.
     frozen, head, width = 2 * 64 + 2 * 32 + 3 * 128, 8 * 32, 8
@@ -73,7 +56,7 @@ def test_the_share_of_the_peak_is_that_of_a_plain_count(plan: BatchPlan) -> None
     tokens, labels = 6 + 4 * 4, 4 * 4
     pairs = 6 * 7 / 2 + 4 * (4 * 6 + 4 * 5 / 2)
     step = (4 * frozen + 6 * adapters) * tokens + 12 * width * pairs + 4 * head * labels
-    gpu = replace(CPU, peak_tflops=0.001, devices=2, expected_flop_share=0.5)
+    gpu = replace(cpu_hardware, peak_tflops=0.001, devices=2, expected_flop_share=0.5)
     curves = {"train/examples_per_second": [(1, 1.0), (2, 40.0), (3, 400.0)]}
     facts = measure_speed(curves, gpu, adapted, plan)
     assert facts.useful_flop_share == pytest.approx(step / 4 * 40 / (0.001e12 * 2))
@@ -82,9 +65,11 @@ def test_the_share_of_the_peak_is_that_of_a_plain_count(plan: BatchPlan) -> None
     assert cut.fills_micro_batch
 
 
-def test_nothing_is_counted_where_no_peak_is_known(plan: BatchPlan) -> None:
+def test_nothing_is_counted_where_no_peak_is_known(
+    plan: BatchPlan, cpu_hardware: ResolvedHardware
+) -> None:
     curves = {"train/examples_per_second": [(1, 5.0)], "train/data_wait_share": [(1, 0.25)]}
-    facts = measure_speed(curves, CPU, None, plan)  # type: ignore[arg-type]
+    facts = measure_speed(curves, cpu_hardware, None, plan)  # type: ignore[arg-type]
     assert facts.useful_flop_share is None
     assert facts.data_wait_share == 0.25
 
@@ -114,16 +99,18 @@ def test_scores_are_read_off_the_files_of_the_run(tmp_path: Path) -> None:
 
 
 def test_a_run_without_validation_has_no_facts_and_no_advice(
-    tmp_path: Path, plan: BatchPlan
+    tmp_path: Path, plan: BatchPlan, cpu_hardware: ResolvedHardware
 ) -> None:
     run = RunDir(tmp_path)
     run.record.write_text("{}")
     facts = measure_score({}, run, {}, "field_f1")
     assert facts.best_score is None
-    assert find_improvements(run, TrainConfig(), CPU, None, plan) == []  # type: ignore[arg-type]
+    assert find_improvements(run, TrainConfig(), cpu_hardware, None, plan) == []  # type: ignore[arg-type]
 
 
-def test_a_low_score_is_told_with_its_figures(tmp_path: Path, plan: BatchPlan) -> None:
+def test_a_low_score_is_told_with_its_figures(
+    tmp_path: Path, plan: BatchPlan, cpu_hardware: ResolvedHardware
+) -> None:
     run = RunDir(tmp_path)
     run.record.write_text("{}")
     points = [{"val/field_f1": 0.5}, {"val/field_f1": 0.4, "train/loss": 0.125}]
@@ -133,7 +120,7 @@ def test_a_low_score_is_told_with_its_figures(tmp_path: Path, plan: BatchPlan) -
             for step, values in enumerate(points)
         )
     )
-    (found,) = find_improvements(run, TrainConfig(), CPU, None, plan)  # type: ignore[arg-type]
+    (found,) = find_improvements(run, TrainConfig(), cpu_hardware, None, plan)  # type: ignore[arg-type]
     assert found.what == (
         "Low score: field_f1 reached 0.500 in validation; the training loss came to 0.125 nats per "
         "label, and the score fell to 0.400 at the end"

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from exp.commands import bench_training
-from exp.training.benchmark import turns
+from exp.training.benchmark import rotation
 from exp.training.benchmark.ladder import LADDER
 
 TINY = (
@@ -17,7 +17,7 @@ LENGTHS = ("bench.prompt_tokens=20", "bench.input_tokens=6", "bench.completion_t
 def in_this_process(monkeypatch):
     """A fresh process takes seconds to start."""
     call = lambda function, *arguments: function(*arguments)  # noqa: E731
-    monkeypatch.setattr(turns, "_in_fresh_process", call)
+    monkeypatch.setattr(rotation, "in_fresh_process", call)
     monkeypatch.setattr(bench_training, "LADDER", LADDER[:2])
 
 

@@ -2,8 +2,9 @@ import pytest
 
 from exp.generation.benchmark.ladder import LADDER
 from exp.generation.benchmark.measure import Measurement, rows_of
-from exp.generation.benchmark.turns import Spread, spread, summarise
+from exp.generation.benchmark.summary import summarise
 from exp.generation.row import Completion
+from exp.training.benchmark.spread import Spread
 
 
 @pytest.mark.parametrize("number", [1, 7, 64, 1000])
@@ -39,7 +40,3 @@ def test_equal_ids_are_counted_on_the_rows_that_both_have():
     summaries = summarise(measured, reference=LADDER[0].name)
     assert [summary.same for summary in summaries] == [1.0, 0.5]
     assert summaries[1].peak_bytes is None
-
-
-def test_a_spread_is_median_and_extremes():
-    assert spread([3, 1, 2]) == Spread(2, 1, 3)

@@ -9,14 +9,10 @@ import pytest
 import torch
 
 from exp.config.schema import (
-    Accelerator,
-    Attention,
-    Compile,
     DeviceMap,
     GenerationConfig,
     LoraConfig,
     ModelConfig,
-    Precision,
     Weights,
 )
 from exp.generation.context import key_context
@@ -70,31 +66,11 @@ def test_the_engine_decodes_what_transformers_does(
         assert list(found[row].token_ids) == expected
 
 
-MACHINE = ResolvedHardware(
-    name="cpu",
-    accelerator=Accelerator.cpu,
-    devices=1,
-    device_name="CPU",
-    memory_gib=1.0,
-    precision=Precision.bf16,
-    attention=Attention.sdpa,
-    tf32=False,
-    fused_optimizer=True,
-    compile=Compile.off,
-    quantization="none",
-    num_workers=0,
-    prefetch_batches=2,
-    cpu_threads=1,
-    reasons=(),
-    warnings=(),
-)
-
-
 class FakeRenderer:
     digest = "r"
 
 
-def context(**changes: Any) -> Any:
+def context(hardware: ResolvedHardware) -> Any:
     return key_context(
         model=ModelConfig(
             name="tiny", weights=Weights.random, architecture={"model_type": "llama"}
@@ -102,7 +78,7 @@ def context(**changes: Any) -> Any:
         weight_files=[],
         seed=0,
         adapter_files=[],
-        hardware=replace(MACHINE, **changes),
+        hardware=hardware,
         renderer=FakeRenderer(),  # type: ignore[arg-type]
         settings=GenerationSettings(
             config=GenerationConfig(max_new_tokens=4), stop_ids=(1,), num_slots=2
@@ -110,11 +86,16 @@ def context(**changes: Any) -> Any:
     )
 
 
-def test_predictions_of_one_storage_are_not_taken_for_anothers() -> None:
-    contexts = [context(quantization=name) for name in ("none", "nf4", "int8")]
+def test_predictions_of_one_storage_are_not_taken_for_anothers(
+    cpu_hardware: ResolvedHardware,
+) -> None:
+    contexts = [
+        context(replace(cpu_hardware, quantization=name)) for name in ("none", "nf4", "int8")
+    ]
     assert len(set(contexts)) == 3
     assert contexts[1].quantization.startswith("nf4, bitsandbytes 0.")
 
 
-def test_predictions_of_a_spread_model_are_its_own() -> None:
-    assert context() != context(device_map=DeviceMap.balanced)
+def test_predictions_of_a_spread_model_are_its_own(cpu_hardware: ResolvedHardware) -> None:
+    spread = replace(cpu_hardware, device_map=DeviceMap.balanced)
+    assert context(cpu_hardware) != context(spread)

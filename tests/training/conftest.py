@@ -10,12 +10,8 @@ import pytest
 from peft import PeftModel
 
 from exp.config.schema import (
-    Accelerator,
-    Attention,
-    Compile,
     LoraConfig,
     ModelConfig,
-    Precision,
     TrainConfig,
     TrainingConfig,
 )
@@ -47,25 +43,6 @@ ARCHITECTURE: dict[str, Any] = {
     "eos_token_id": None,
 }
 
-CPU = ResolvedHardware(
-    name="cpu",
-    accelerator=Accelerator.cpu,
-    devices=1,
-    device_name="CPU",
-    memory_gib=1.0,
-    precision=Precision.fp32,
-    attention=Attention.sdpa,
-    tf32=False,
-    fused_optimizer=True,
-    compile=Compile.off,
-    quantization="none",
-    num_workers=0,
-    prefetch_batches=2,
-    cpu_threads=1,
-    reasons=(),
-    warnings=(),
-)
-
 
 def random_store(num_examples: int = 23, head_tokens: int = 18) -> TokenStore:
     """Ragged rows whose prompts begin alike."""
@@ -87,7 +64,7 @@ class Training:
 
     folder: Path
     config: TrainConfig
-    hardware: ResolvedHardware = CPU
+    hardware: ResolvedHardware
     validate: Callable[[], Mapping[str, float]] = dict
     start: Checkpoint | None = None
     store: TokenStore = field(default_factory=random_store)
@@ -148,7 +125,7 @@ def train_config(**training: Any) -> TrainConfig:
 
 
 @pytest.fixture
-def training(tmp_path: Path) -> Callable[..., Training]:
+def training(tmp_path: Path, cpu_hardware: ResolvedHardware) -> Callable[..., Training]:
     """Build a run in a folder of its own: `training(layout=..., steps=...)`."""
     count = 0
 
@@ -156,7 +133,7 @@ def training(tmp_path: Path) -> Callable[..., Training]:
         *,
         config: TrainConfig | None = None,
         folder: Path | None = None,
-        hardware: ResolvedHardware = CPU,
+        hardware: ResolvedHardware | None = None,
         validate: Callable[[], Mapping[str, float]] = dict,
         start: Checkpoint | None = None,
         store: TokenStore | None = None,
@@ -169,7 +146,7 @@ def training(tmp_path: Path) -> Callable[..., Training]:
         return Training(
             folder or tmp_path / str(count),
             config if lora is None else replace(config, lora=lora),
-            hardware,
+            hardware or cpu_hardware,
             validate,
             start,
             store or random_store(),

@@ -9,7 +9,7 @@ import pytest
 
 from exp.config.groups import open_library
 from exp.config.preflight import preflight
-from exp.config.schema import Accelerator, Attention, Compile, Precision, TrainConfig
+from exp.config.schema import Accelerator, Precision, TrainConfig
 from exp.hardware.resolver import ResolvedHardware
 from exp.training.advice import (
     LARGER,
@@ -21,27 +21,20 @@ from exp.training.advice import (
     advise_slow,
 )
 
-GPU = ResolvedHardware(
-    name="a100",
-    accelerator=Accelerator.cuda,
-    devices=1,
-    device_name="a card",
-    memory_gib=39.4,
-    precision=Precision.bf16,
-    attention=Attention.sdpa,
-    tf32=True,
-    fused_optimizer=True,
-    compile=Compile.off,
-    quantization="none",
-    num_workers=2,
-    prefetch_batches=2,
-    cpu_threads=1,
-    reasons=(),
-    warnings=(),
-    peak_tflops=312.0,
-    expected_flop_share=0.35,
-)
 LOW = ScoreFacts(best_score=0.5, last_score=0.5, train_loss=0.4)
+
+
+@pytest.fixture
+def gpu(cpu_hardware: ResolvedHardware) -> ResolvedHardware:
+    return replace(
+        cpu_hardware,
+        name="a100",
+        accelerator=Accelerator.cuda,
+        precision=Precision.bf16,
+        num_workers=2,
+        peak_tflops=312.0,
+        expected_flop_share=0.35,
+    )
 
 
 @cache
@@ -76,12 +69,14 @@ SCORES = [
 
 
 @pytest.mark.parametrize("words", CONFIGS)
-def test_every_advised_override_composes_beside_what_was_asked_for(words: tuple[str, ...]) -> None:
+def test_every_advised_override_composes_beside_what_was_asked_for(
+    words: tuple[str, ...], gpu: ResolvedHardware
+) -> None:
     asked = config(*words)
     advice = [
         *advise_out_of_memory(asked),
         *advise_out_of_memory(asked, quantize_to="nf4", num_tokens=900),
-        *itertools.chain.from_iterable(advise_slow(asked, GPU, facts) for facts in SPEEDS),
+        *itertools.chain.from_iterable(advise_slow(asked, gpu, facts) for facts in SPEEDS),
         *itertools.chain.from_iterable(advise_low_score(asked, facts) for facts in SCORES),
     ]
     assert len(advice) > 10
@@ -131,22 +126,26 @@ def test_the_last_resort_of_a_gpu_is_memory_besides_its_own() -> None:
         (SpeedFacts(data_wait_share=0.11), True),
     ],
 )
-def test_a_run_that_is_as_fast_as_expected_gets_no_advice(facts: SpeedFacts, slow: bool) -> None:
-    assert bool(advise_slow(config(), GPU, facts)) is slow
+def test_a_run_that_is_as_fast_as_expected_gets_no_advice(
+    facts: SpeedFacts, slow: bool, gpu: ResolvedHardware
+) -> None:
+    assert bool(advise_slow(config(), gpu, facts)) is slow
 
 
-def test_waiting_for_data_asks_for_workers_and_not_for_faster_arithmetic() -> None:
-    advice = typed(advise_slow(config(), GPU, SpeedFacts(0.5, 0.4)))
+def test_waiting_for_data_asks_for_workers_and_not_for_faster_arithmetic(
+    gpu: ResolvedHardware,
+) -> None:
+    advice = typed(advise_slow(config(), gpu, SpeedFacts(0.5, 0.4)))
     assert advice == ["hardware.num_workers=4", "hardware.prefetch_batches=4"]
 
 
-def test_speed_is_not_judged_where_no_peak_is_known() -> None:
-    unknown: Any = replace(GPU, expected_flop_share=None)
+def test_speed_is_not_judged_where_no_peak_is_known(gpu: ResolvedHardware) -> None:
+    unknown: Any = replace(gpu, expected_flop_share=None)
     assert advise_slow(config(), unknown, SpeedFacts(useful_flop_share=0.01)) == []
 
 
-def test_a_larger_batch_comes_last_since_it_changes_the_result() -> None:
-    advice = typed(advise_slow(config(), GPU, SpeedFacts(useful_flop_share=0.1)))
+def test_a_larger_batch_comes_last_since_it_changes_the_result(gpu: ResolvedHardware) -> None:
+    advice = typed(advise_slow(config(), gpu, SpeedFacts(useful_flop_share=0.1)))
     assert advice[-1] == "training.batch_size=16"
     assert "training.compile=layers" in advice[:-1]
 

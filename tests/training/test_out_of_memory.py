@@ -1,6 +1,7 @@
 """A step that does not fit is computed again in smaller micro-batches, as if planned so."""
 
 import gc
+import re
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from exp.config.groups import open_library
+from exp.config.preflight import preflight
 from exp.config.schema import Layout, LoraConfig
 from exp.data.plan import BatchPlan, Step
 from exp.errors import HardwareError
 from exp.model.lora import adapter_weights
 from exp.training.checkpoint import find_checkpoint, read_checkpoint
 from exp.training.module import LoraModule
-from exp.training.out_of_memory import halved, is_out_of_memory
+from exp.training.out_of_memory import Shortage, halved, is_out_of_memory, refuse_step
 
 Build = Callable[..., Any]
 Weights = dict[str, Tensor]
@@ -220,6 +223,58 @@ def test_a_single_example_that_does_not_fit_is_an_error_with_advice(
     assert caught.value.fix is not None
     for way in ("gradient_checkpointing=true", "quantization=nf4", "max_length_tokens"):
         assert way in caught.value.fix
+
+
+SINGLE = Shortage(("row-1",), 900, "CUDA out of memory.")
+SPLITTABLE = Shortage(("row-1", "row-2"), 900, "CUDA out of memory.")
+
+
+def refused(words: tuple[str, ...], shortage: Shortage | None) -> HardwareError:
+    (trial,) = preflight("train", words, open_library()).trials
+    with pytest.raises(HardwareError) as caught:
+        refuse_step(step_of(1), shortage, trial.config)
+    return caught.value
+
+
+@pytest.mark.parametrize("shortage", [SINGLE, SPLITTABLE, None], ids=["own", "whole", "other"])
+@pytest.mark.parametrize(
+    "words",
+    [(), ("hardware=t4x2", "training.layout=padded"), ("hardware=a100", "lora.r=4")],
+    ids=["defaults", "two cards", "one card"],
+)
+def test_whatever_is_advised_composes_beside_what_was_asked_for(
+    words: tuple[str, ...], shortage: Shortage | None
+) -> None:
+    fix = refused(words, shortage).fix or ""
+    ways = fix.split(", or ")
+    assert ways[0] == "training.gradient_checkpointing=true"
+    assert "micro_batch" not in fix
+    for way in ways:
+        own = way.split()
+        keys = {word.partition("=")[0] for word in own}
+        kept = [word for word in words if word.partition("=")[0] not in keys]
+        (trial,) = preflight("train", [*kept, *own], open_library()).trials
+        assert trial.warnings == (), way
+
+
+def test_a_card_is_quantised_for_as_its_profile_says_and_others_to_nf4() -> None:
+    kinds = [
+        re.findall(r"quantization=(\w+)", refused(words, SINGLE).fix or "")
+        for words in (("hardware=a100",), ("hardware=t4",), (), ("quantization=nf4",))
+    ]
+    assert kinds == [["int8"], ["nf4"], ["nf4"], []]
+
+
+@pytest.mark.parametrize(
+    ("shortage", "who"),
+    [
+        (SINGLE, "example row-1 alone, 900 tokens,"),
+        (SPLITTABLE, "a single example of another process"),
+        (None, "a single example of another process"),
+    ],
+)
+def test_only_an_example_that_was_alone_is_named(shortage: Shortage | None, who: str) -> None:
+    assert refused((), shortage).what.startswith(f"Step 1: {who} does not fit into memory")
 
 
 def test_other_errors_are_not_taken_for_it(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from exp.commands.augmenting import open_augmenter
+from exp.commands.paraphrasing import open_paraphrases
 from exp.commands.subset import subset
 from exp.config.resolve import Resolved
 from exp.config.schema import AugmentConfig, OutputFormat
@@ -41,10 +42,12 @@ def run(resolved: Resolved) -> int:
 def _show_rows(config: AugmentConfig) -> None:
     task = load_task(config.task, ("train",))
     settings = replace(config.augmentation, factor=max(2, config.augmentation.factor))
-    augmenter = open_augmenter(task, settings, config.seed)
+    examples = subset(task.split("train"), config.n, config.seed)
+    paraphrases = open_paraphrases([example.input for example in examples], settings)
+    augmenter = open_augmenter(task, settings, config.seed, paraphrases)
     assert augmenter is not None
     rows, made = [], []
-    for example in subset(task.split("train"), config.n, config.seed):
+    for example in examples:
         variants = augmenter.variants(example, config.epoch, settings.factor - 1)
         rows += [(example.id, "(the row)", example.input), *_lines(variants)]
         made += variants
@@ -58,7 +61,14 @@ def _show_text(config: AugmentConfig, text: str, on: Sequence[str]) -> None:
     lexicon = load_lexicon(config.task.language, settings.lexicon)
     # One example shows nothing of what the task does with case and accents; values keep theirs.
     canon = learn_canon([], output_format)
-    augmenter: Augmenter = make_augmenter(settings, lexicon, output_format, canon, config.seed)
+    augmenter: Augmenter = make_augmenter(
+        settings,
+        lexicon,
+        output_format,
+        canon,
+        config.seed,
+        open_paraphrases([text], settings),
+    )
     alone = [(name, augmenter.alone(example, name)) for name in on]
     together = augmenter.variants(example, config.epoch, max(1, settings.factor - 1))
     rows = [("(the text)", text), *((name, _shown(variant)) for name, variant in alone)]

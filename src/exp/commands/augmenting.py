@@ -1,5 +1,7 @@
 """What training and `exp augment` share: the augmenter of a task."""
 
+from collections.abc import Mapping
+
 from exp.config.schema import AugmentationConfig
 from exp.data.augmentation.canon import learn_canon
 from exp.data.augmentation.chain import Augmenter, make_augmenter
@@ -7,8 +9,19 @@ from exp.data.augmentation.lexicon import load_lexicon
 from exp.data.task import Task
 
 
-def open_augmenter(task: Task, config: AugmentationConfig, seed: int) -> Augmenter | None:
+def open_augmenter(
+    task: Task,
+    config: AugmentationConfig,
+    seed: int,
+    paraphrases: Mapping[str, tuple[str, ...]] | None = None,
+) -> Augmenter | None:
     """Read the lexicon, and learn from the training rows what the task does with case and accents.
+
+    Args:
+        task: The task, with its training rows.
+        config: The settings.
+        seed: Of all random choices.
+        paraphrases: Text -> its back-translations, where these are wanted.
 
     Returns:
         None where every row comes as it is.
@@ -21,4 +34,4 @@ def open_augmenter(task: Task, config: AugmentationConfig, seed: int) -> Augment
         return None
     lexicon = load_lexicon(task.language, config.lexicon)
     canon = learn_canon(task.split("train"), task.output_format)
-    return make_augmenter(config, lexicon, task.output_format, canon, seed)
+    return make_augmenter(config, lexicon, task.output_format, canon, seed, paraphrases)

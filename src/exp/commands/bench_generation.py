@@ -14,11 +14,13 @@ from exp.config.resolve import Resolved
 from exp.config.schema import BenchConfig, Constrain, Strategy
 from exp.errors import ConfigError
 from exp.generation.benchmark.ladder import LADDER, Rung
-from exp.generation.benchmark.measure import Job, Measurement, NotMeasured
-from exp.generation.benchmark.turns import Spread, Summary, measure_in_turns, summarise
+from exp.generation.benchmark.measure import Job, Measurement, measure_rung
+from exp.generation.benchmark.summary import Summary, summarise
 from exp.publish import write_atomically
 from exp.report.console import print_next_steps, print_table
 from exp.rundir import create_run_dir, open_run_dir
+from exp.training.benchmark.rotation import NotMeasured, take_turns
+from exp.training.benchmark.spread import Spread
 from exp.training.checkpoint import find_checkpoint
 
 MIB = 2**20
@@ -37,7 +39,7 @@ def run(resolved: Resolved) -> int:
     """Measure all rungs; write table and JSON."""
     config: BenchConfig = resolved.config
     job = _job(config)
-    measured, not_measured = measure_in_turns(job, LADDER, config.bench.repetitions, _show)
+    measured, not_measured = take_turns(measure_rung, job, LADDER, config.bench.repetitions, _show)
     # In a run the unmerged rungs round differently; the strongest baseline is the reference.
     summaries = summarise(measured, reference="merged")
     title = (

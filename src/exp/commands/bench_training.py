@@ -27,8 +27,10 @@ from exp.report.benchmark.plot import plot_ladder
 from exp.report.console import print_next_steps
 from exp.rundir import create_run_dir
 from exp.training.benchmark.ladder import LADDER, Rung
-from exp.training.benchmark.measure import Job, Measurement, NotMeasured
-from exp.training.benchmark.summary import disagreements, spread, summarise
+from exp.training.benchmark.measure import Job, Measurement
+from exp.training.benchmark.rotation import NotMeasured
+from exp.training.benchmark.spread import spread
+from exp.training.benchmark.summary import disagreements, summarise
 from exp.training.benchmark.turns import measure_in_turns
 from exp.training.benchmark.workload import sample_rows, synthetic_rows
 

@@ -17,6 +17,7 @@ from exp.commands.fitting import (
 from exp.commands.foundation import Foundation, lay_foundation, open_base
 from exp.commands.memory_watch import MemoryWatch, fit_memory
 from exp.commands.outcome import report_outcome
+from exp.commands.paraphrasing import paraphrase_rows
 from exp.commands.prediction import cached_predictor
 from exp.commands.rank import in_first_process, join_run_dir
 from exp.commands.scoring import keep_scored, score_split
@@ -46,8 +47,9 @@ def run(resolved: Resolved) -> int:
     config: TrainConfig = resolved.config
     foundation = lay_foundation(config, ("train", *SPLITS))
     audit = audit_before_training(foundation, config)
-    augmenter = open_augmenter(foundation.task, config.augmentation, config.seed)
     tokens, selection = select_training_rows(foundation, config, open_tokens(foundation, "train"))
+    paraphrases = paraphrase_rows(foundation, config, selection)
+    augmenter = open_augmenter(foundation.task, config.augmentation, config.seed, paraphrases)
     config, token_limit = close_generation(config, tokens)
     config, fitted = fit_memory(config, foundation, tokens, selection)
     run_dir = join_run_dir(config)

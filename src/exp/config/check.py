@@ -240,11 +240,28 @@ def _augmentation(config: Any, given: Given) -> Iterator[ConfigError]:
             fix=f"augmentation=standard augmentation.factor={augmentation.factor}",
         )
     shows = isinstance(config, AugmentConfig)
+    if augmentation.strategies.back_translation > 0 and (shows or augmentation.factor > 1):
+        yield from _back_translation(config, given)
     if shows and config.text is None and config.output is not None:
         yield ConfigError(
             "output is the answer to text, and there is no text.",
             where=given.where("output"),
             fix="text='<an input>' output='<its answer>'",
+        )
+
+
+def _back_translation(config: Any, given: Given) -> Iterator[ConfigError]:
+    models = config.augmentation.back_translation
+    key = "augmentation.back_translation"
+    own = config.task.language or "es"
+    other = "es" if own == "en" else "en"
+    pairs = {"forward": f"{own}-{other}", "backward": f"{other}-{own}"}
+    unset = {name: pair for name, pair in pairs.items() if getattr(models, name) is None}
+    if unset:
+        yield ConfigError(
+            f"Back-translation needs two translation models; not set: {', '.join(unset)}.",
+            where=given.where("augmentation.strategies.back_translation"),
+            fix=" ".join(f"{key}.{n}=Helsinki-NLP/opus-mt-{pair}" for n, pair in unset.items()),
         )
 
 

@@ -10,6 +10,7 @@ from exp.config.schema import (
     Accelerator,
     AuditConfig,
     AugmentConfig,
+    BackTranslationConfig,
     Bench,
     DoctorConfig,
     EvaluateConfig,
@@ -51,6 +52,10 @@ _WHOLE_MODEL = _if(lambda c: c.hardware.device_map is None, "hardware.device_map
 _NOT_AUGMENTED = _if(
     lambda c: c.augmentation.factor == 1 and not isinstance(c, AugmentConfig),
     "augmentation.factor is 1, which makes no variants",
+)
+_NOT_TRANSLATED = _if(
+    lambda c: c.augmentation.strategies.back_translation == 0,
+    "augmentation.strategies.back_translation is 0",
 )
 _ONE_TEXT = _if(lambda c: getattr(c, "text", None) is not None, "text= is shown, and no rows")
 
@@ -139,6 +144,10 @@ IDLE: dict[str, Idle] = {
             *("max_strategies", "strength", "lexicon"),
             *(f"strategies.{strategy}" for strategy in StrategiesConfig.__dataclass_fields__),
         )
+    },
+    **{
+        f"augmentation.back_translation.{name}": _either(_NOT_AUGMENTED, _NOT_TRANSLATED)
+        for name in BackTranslationConfig.__dataclass_fields__
     },
     "n": _ONE_TEXT,
     **{

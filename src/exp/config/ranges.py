@@ -111,6 +111,8 @@ RULES: dict[str, Rule] = {
         f"augmentation.strategies.{name}": at_least(0)
         for name in StrategiesConfig.__dataclass_fields__
     },
+    "augmentation.back_translation.num_paraphrases": at_least(1),
+    "augmentation.back_translation.batch_size": at_least(1),
     "generation.max_new_tokens": at_least(1),
     "generation.slots": at_least(1),
     "generation.temperature": above(0),

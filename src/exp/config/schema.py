@@ -405,6 +405,32 @@ class StrategiesConfig(Section):
     """Slips of the finger, in words that no answer takes up."""
     accents: float = 0.0
     """Accents left out."""
+    back_translation: float = 0.0
+    """The whole text as it comes back from another language. Needs the models of
+    augmentation.back_translation."""
+
+
+@dataclass
+class BackTranslationConfig(Section):
+    forward: str | None = None
+    """A translation model (seq2seq, with safetensors) from task.language into any other: a folder,
+    or owner/name on the hub. null: none."""
+    backward: str | None = None
+    """A translation model from that other language back into task.language. null: none."""
+    forward_revision: str | None = None
+    """Branch, tag or commit of `forward` on the hub. null: its main branch or, where only a pull
+    request of the hub's own converter has the weights as safetensors, that one."""
+    backward_revision: str | None = None
+    """Branch, tag or commit of `backward` on the hub, likewise."""
+    forward_prefix: str = ""
+    """Text before every line that `forward` gets, for models that are told by it what to do, like
+    "<2en> "."""
+    backward_prefix: str = ""
+    """Text before every line that `backward` gets."""
+    num_paraphrases: int = 4
+    """Paraphrases per text at the most; epochs draw from them. Time grows with its square."""
+    batch_size: int = 16
+    """Lines that are translated side by side. More is faster, and needs more memory."""
 
 
 @dataclass
@@ -420,6 +446,9 @@ class AugmentationConfig(Section):
     """Share of its places in a text that a strategy changes, 0 to 1; at least one."""
     lexicon: str | None = None
     """A TOML file that adds words to the shipped lexicon of task.language, or stands in for one."""
+    back_translation: BackTranslationConfig = field(default_factory=BackTranslationConfig)
+    """Paraphrases by translating there and back, made once before training and kept. Values that do
+    not stand in the text are not checked: they rest on the translation."""
 
 
 @dataclass

@@ -149,16 +149,6 @@ def serve_quantized(model: nn.Module) -> int:
     return served
 
 
-def all_linears_quantized(model: nn.Module) -> bool:
-    """Tell whether a model has linear layers, all of them quantised; adapters do not count."""
-    linears = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and "lora_" not in name
-    ]
-    return bool(linears) and all(map(is_quantized, linears))
-
-
 @contextmanager
 def decoding_in_any_type(model: nn.Module) -> Iterator[None]:
     """Within the block, quantised layers compute in the type of their input, on CUDA too."""

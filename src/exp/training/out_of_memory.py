@@ -15,6 +15,7 @@ from exp.config.schema import TrainConfig
 from exp.data.datamodule import StepBatches
 from exp.data.plan import Step
 from exp.errors import HardwareError
+from exp.training.advice import advise_out_of_memory
 
 MESSAGES = (
     "defaultcpuallocator",
@@ -104,22 +105,26 @@ def describe_recovery(step: Step, shortage: Shortage | None) -> str:
 def refuse_step(step: Step, shortage: Shortage | None, config: TrainConfig) -> NoReturn:
     """Give up where a single example does not fit.
 
+    Args:
+        step: The step that was not finished.
+        shortage: What this process ran out of; None, or still splittable, where it was another.
+        config: What the run was asked to do.
+
     Raises:
-        HardwareError: Always; it names the example and what needs less memory.
+        HardwareError: Always; it names the example, and what to try in order.
     """
-    which = "a single example of another process"
-    said = ""
-    if shortage is not None:
-        which = f"example {shortage.example_ids[0]} alone, {shortage.num_tokens} tokens,"
+    which, said, num_tokens = "a single example of another process", "", None
+    if shortage is not None and shortage.severity is Severity.hopeless:
+        num_tokens = shortage.num_tokens
+        which = f"example {shortage.example_ids[0]} alone, {num_tokens} tokens,"
         said = f" ({shortage.message.rstrip('.')})"
-    ways = []
-    if not config.training.gradient_checkpointing:
-        ways.append("training.gradient_checkpointing=true")
-    if config.quantization.name == "none":
-        ways.append("quantization=nf4")
-    ways.append("data.max_length_tokens=<fewer> data.on_overlong=skip")
+    # By now the micro-batches are single examples, whatever size was asked for.
+    cut = replace(config, training=replace(config.training, micro_batch_size=1))
+    # A profile that was found, not chosen, has no word in the config; nf4 goes everywhere.
+    kind = config.hardware.quantize_to or "nf4"
+    advice = advise_out_of_memory(cut, quantize_to=kind, num_tokens=num_tokens)
     raise HardwareError(
         f"Step {step.number + 1}: {which} does not fit into memory{said}.",
         where=f"hardware={config.hardware.name}",
-        fix=", or ".join(ways),
+        fix=", or ".join(one.typed for one in advice) or "model=<a smaller one>",
     )

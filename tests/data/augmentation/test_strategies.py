@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from exp.config.schema import OutputFormat, StrategiesConfig
+from exp.data.augmentation.back_translation import BACK_TRANSLATION
 from exp.data.augmentation.canon import Canon, learn_canon
 from exp.data.augmentation.chain import STRATEGIES
 from exp.data.augmentation.draw import draw_places, draw_weighted
@@ -27,7 +28,7 @@ def outcomes(passage):
 
 
 def test_every_strategy_has_a_weight_and_every_weight_a_strategy():
-    assert set(STRATEGIES) == set(StrategiesConfig.__dataclass_fields__)
+    assert {BACK_TRANSLATION, *STRATEGIES} == set(StrategiesConfig.__dataclass_fields__)
 
 
 def test_synonyms_replace_phrases_and_keep_capitals(outcomes):

@@ -5,12 +5,8 @@ from typing import Any
 import pytest
 
 from exp.config.schema import (
-    Accelerator,
-    Attention,
-    Compile,
     LoraConfig,
     ModelConfig,
-    Precision,
     Schedule,
     SchedulerConfig,
     TrainConfig,
@@ -35,28 +31,9 @@ ARCHITECTURE: dict[str, Any] = {
     "eos_token_id": None,
 }
 
-HARDWARE = ResolvedHardware(
-    name="cpu",
-    accelerator=Accelerator.cpu,
-    devices=1,
-    device_name="CPU",
-    memory_gib=1.0,
-    precision=Precision.fp32,
-    attention=Attention.sdpa,
-    tf32=False,
-    fused_optimizer=True,
-    compile=Compile.off,
-    quantization="none",
-    num_workers=0,
-    prefetch_batches=1,
-    cpu_threads=1,
-    reasons=(),
-    warnings=(),
-)
-
 
 @pytest.fixture
-def job() -> Job:
+def job(cpu_hardware: ResolvedHardware) -> Job:
     """Six examples a step, two a micro-batch: one step to check, one to warm up, one to measure."""
     config = TrainConfig(
         model=ModelConfig(name="tiny", weights=Weights.random, architecture=ARCHITECTURE),
@@ -65,4 +42,4 @@ def job() -> Job:
         training=TrainingConfig(batch_size=6, micro_batch_size=2),
     )
     store = synthetic_rows(18, 20, 12, 8, vocab_size=97, seed=0)
-    return Job(config, ModelFiles(None, "random weights"), HARDWARE, store, warmup_steps=1)
+    return Job(config, ModelFiles(None, "random weights"), cpu_hardware, store, warmup_steps=1)

@@ -10,7 +10,8 @@ from exp.training.benchmark import measure
 from exp.training.benchmark.full_logits import IGNORED, token_labels
 from exp.training.benchmark.gemm_peak import measure_gemm_peak
 from exp.training.benchmark.ladder import LADDER
-from exp.training.benchmark.measure import Measurement, NotMeasured, measure_rung
+from exp.training.benchmark.measure import Measurement, measure_rung
+from exp.training.benchmark.rotation import NotMeasured
 
 EAGER = [rung for rung in LADDER if not rung.packed_weights]
 PACKED = next(rung for rung in LADDER if rung.packed_weights)

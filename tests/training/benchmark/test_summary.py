@@ -6,7 +6,8 @@ import pytest
 from exp.config.schema import Precision
 from exp.training.benchmark.ladder import LADDER
 from exp.training.benchmark.measure import Measurement
-from exp.training.benchmark.summary import Spread, disagreements, spread, summarise
+from exp.training.benchmark.spread import Spread
+from exp.training.benchmark.summary import disagreements, summarise
 from exp.training.benchmark.turns import Turns
 
 FIRST, SECOND = LADDER[:2]
@@ -22,10 +23,6 @@ TURNS = Turns(
     measured={FIRST: (one(4.0), one(2.0), one(8.0)), SECOND: (one(1.0), one(1.0), one(2.0))},
     not_measured={},
 )
-
-
-def test_a_spread_is_median_and_range():
-    assert spread([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
 
 
 def test_rates_are_over_the_repetitions():

@@ -1,8 +1,10 @@
 import pytest
 
-from exp.training.benchmark import turns
+from exp.training.benchmark import rotation
 from exp.training.benchmark.ladder import LADDER
-from exp.training.benchmark.measure import NotMeasured, measure_gemm, measure_rung
+from exp.training.benchmark.measure import measure_gemm
+from exp.training.benchmark.rotation import NotMeasured
+from exp.training.benchmark.turns import measure_in_turns
 
 
 @pytest.fixture
@@ -16,16 +18,16 @@ def order(monkeypatch):
         rung = arguments[1]
         calls.append(rung)
         if rung is LADDER[1] and calls.count(rung) == 2:
-            raise turns.BrokenProcessPool
+            raise rotation.BrokenProcessPool
         return NotMeasured("no") if rung is LADDER[2] else f"{rung.name} {calls.count(rung)}"
 
-    monkeypatch.setattr(turns, "_in_fresh_process", pretend)
+    monkeypatch.setattr(rotation, "in_fresh_process", pretend)
     return calls
 
 
 def test_rungs_take_turns_and_the_ones_that_fail_are_not_tried_again(order):
     seen = []
-    done = turns.measure_in_turns(None, LADDER[:4], 3, lambda *all_of_it: seen.append(all_of_it))
+    done = measure_in_turns(None, LADDER[:4], 3, lambda *all_of_it: seen.append(all_of_it))
     a, b, c, d = LADDER[:4]
     assert order == [a, b, c, d, a, b, d, a, d]
     assert done.measured == {rung: tuple(f"{rung.name} {i}" for i in (1, 2, 3)) for rung in (a, d)}
@@ -33,11 +35,3 @@ def test_rungs_take_turns_and_the_ones_that_fail_are_not_tried_again(order):
     assert "memory" in done.not_measured[b]
     assert len(seen) == len(order)
     assert done.gemm_peaks == (1e9, 1e9, 1e9)
-
-
-@pytest.mark.slow
-def test_a_fresh_process_measures_what_this_one_does(job):
-    fresh = turns._in_fresh_process(measure_rung, job, LADDER[0])
-    here = measure_rung(job, LADDER[0])
-    assert fresh.loss == pytest.approx(here.loss, rel=1e-6)
-    assert fresh.peak_bytes > 0

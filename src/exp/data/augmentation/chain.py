@@ -6,6 +6,7 @@ from random import Random
 
 from exp.config.schema import AugmentationConfig, OutputFormat
 from exp.data.augmentation.accents import accents
+from exp.data.augmentation.back_translation import BACK_TRANSLATION, BackTranslation
 from exp.data.augmentation.canon import Canon
 from exp.data.augmentation.draw import draw_weighted, random_of
 from exp.data.augmentation.grounding import Grounding, ground, preserves
@@ -78,8 +79,10 @@ class Augmenter:
 
     @property
     def digest(self) -> str:
-        """Changes with what no setting shows: the lexicon's content, and the task's ways."""
-        return f"{self.lexicon.digest} {self.canon}"
+        """Changes with what no setting shows: lexicon, the task's ways, and paraphrases."""
+        first = self.chain.get(BACK_TRANSLATION)
+        paraphrases = f" {first.digest}" if isinstance(first, BackTranslation) else ""
+        return f"{self.lexicon.digest} {self.canon}{paraphrases}"
 
     def open(self, example: Example) -> Passage:
         """Look at an example's text and answer."""
@@ -147,9 +150,23 @@ def make_augmenter(
     output_format: OutputFormat,
     canon: Canon,
     seed: int,
+    paraphrases: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Augmenter:
-    """Put together what the configuration says."""
-    weights = {name: getattr(config.strategies, name) for name in STRATEGIES}
+    """Put together what the configuration says.
+
+    Args:
+        config: The settings.
+        lexicon: Words of the task's language.
+        output_format: How answers are written.
+        canon: What the task does with case and accents.
+        seed: Of all random choices.
+        paraphrases: Text -> its back-translations. None: back-translation is off.
+    """
+    chain = STRATEGIES
+    if paraphrases is not None:
+        # It replaces the whole text, so whatever came before it would be lost.
+        chain = {BACK_TRANSLATION: BackTranslation(paraphrases), **STRATEGIES}
+    weights = {name: getattr(config.strategies, name) for name in chain}
     return Augmenter(
-        weights, config.max_strategies, config.strength, lexicon, output_format, canon, seed
+        weights, config.max_strategies, config.strength, lexicon, output_format, canon, seed, chain
     )

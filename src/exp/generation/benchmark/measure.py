@@ -29,6 +29,7 @@ from exp.model.lora import load_lora
 from exp.model.merge import merge_for_good
 from exp.model.source import ModelFiles
 from exp.training.benchmark.memory import mark_memory
+from exp.training.benchmark.rotation import NotMeasured
 
 WARM_UP_ROWS = 2
 
@@ -73,13 +74,6 @@ class Measurement:
     seconds: float
     peak_bytes: int | None
     completions: dict[int, Completion]
-
-
-@dataclass(frozen=True, slots=True)
-class NotMeasured:
-    """A rung that this model, run or task does not have, and why."""
-
-    reason: str
 
 
 def measure_rung(job: Job, rung: Rung) -> Measurement | NotMeasured:

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from exp.report.console import print_table
 from exp.training.benchmark.ladder import Rung
-from exp.training.benchmark.summary import RungSummary, Spread
+from exp.training.benchmark.spread import Spread
+from exp.training.benchmark.summary import RungSummary
 from exp.training.benchmark.turns import Turns
 
 MIB = 2**20

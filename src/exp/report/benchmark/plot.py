@@ -6,7 +6,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from exp.training.benchmark.summary import RungSummary, Spread
+from exp.training.benchmark.spread import Spread
+from exp.training.benchmark.summary import RungSummary
 
 GIB = 2**30
 SPEED, MEMORY, INK, FAINT = "#3b6ea5", "#b9c4d0", "#2b2b2b", "#8a8a8a"

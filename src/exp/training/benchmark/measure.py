@@ -32,6 +32,7 @@ from exp.training.benchmark.full_logits import FullLogitsModule
 from exp.training.benchmark.gemm_peak import measure_gemm_peak
 from exp.training.benchmark.ladder import Rung
 from exp.training.benchmark.memory import mark_memory
+from exp.training.benchmark.rotation import NotMeasured
 from exp.training.benchmark.workload import LadderPlan, ladder_plan
 from exp.training.compile import compiled
 from exp.training.fit import run_trainer
@@ -84,13 +85,6 @@ class Measurement:
     peak_bytes: int | None
     loss: float
     gradient_norm: float
-
-
-@dataclass(frozen=True, slots=True)
-class NotMeasured:
-    """A rung that this model or machine does not have, and why."""
-
-    reason: str
 
 
 def measure_rung(job: Job, rung: Rung) -> Measurement | NotMeasured:

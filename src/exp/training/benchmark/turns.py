@@ -1,23 +1,12 @@
-"""Measure all rungs in turns, each time in a fresh process, so that drift meets them all alike."""
+"""Measure all rungs of the training ladder in turns, and the GEMM peak with every repetition."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context
-from typing import Any
 
+from exp.training.benchmark import rotation
 from exp.training.benchmark.ladder import Rung
-from exp.training.benchmark.measure import (
-    Job,
-    Measurement,
-    NotMeasured,
-    measure_gemm,
-    measure_rung,
-)
-
-Show = Callable[[int, Rung, Measurement | NotMeasured], None]
-"""Gets (repetition, rung, outcome) as soon as a measurement is done."""
+from exp.training.benchmark.measure import Job, Measurement, measure_gemm, measure_rung
+from exp.training.benchmark.rotation import NotMeasured
 
 
 @dataclass(frozen=True)
@@ -26,8 +15,7 @@ class Turns:
 
     Attributes:
         gemm_peaks: FLOP/s, one per repetition.
-        measured: Per rung one measurement per repetition; aligned, so that the i-th ones of two
-            rungs were taken one after the other.
+        measured: Per rung one measurement per repetition.
         not_measured: The other rungs, and why.
     """
 
@@ -36,37 +24,20 @@ class Turns:
     not_measured: dict[Rung, str]
 
 
-def measure_in_turns(job: Job, rungs: Sequence[Rung], repetitions: int, show: Show) -> Turns:
-    """Measure every rung `repetitions` times; one that cannot be measured is not tried again."""
-    gemm_peaks: list[float] = []
-    measured: dict[Rung, list[Measurement]] = {rung: [] for rung in rungs}
-    not_measured: dict[Rung, str] = {}
-    for repetition in range(repetitions):
-        gemm_peaks.append(_in_fresh_process(measure_gemm, job))
-        for rung in rungs:
-            if rung in not_measured:
-                continue
-            try:
-                outcome = _in_fresh_process(measure_rung, job, rung)
-            except BrokenProcessPool:
-                outcome = NotMeasured("its process was killed, most likely for want of memory")
-            show(repetition, rung, outcome)
-            if isinstance(outcome, NotMeasured):
-                not_measured[rung] = outcome.reason
-                measured.pop(rung)
-            else:
-                measured[rung].append(outcome)
-    return Turns(
-        tuple(gemm_peaks), {rung: tuple(done) for rung, done in measured.items()}, not_measured
+def measure_in_turns(
+    job: Job,
+    rungs: Sequence[Rung],
+    repetitions: int,
+    show: Callable[[int, Rung, Measurement | NotMeasured], None],
+) -> Turns:
+    """Measure every rung, and before each repetition what the machine does at its best."""
+    peaks: list[float] = []
+    measured, not_measured = rotation.take_turns(
+        measure_rung,
+        job,
+        rungs,
+        repetitions,
+        show,
+        begin=lambda: peaks.append(rotation.in_fresh_process(measure_gemm, job)),
     )
-
-
-def _in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    # A server that has imported everything forks the processes: as fresh as new ones, without
-    # seconds of imports each. The parent itself must not fork once it has threads or CUDA.
-    forks = "forkserver" in get_all_start_methods()
-    context = get_context("forkserver" if forks else "spawn")
-    if forks:
-        context.set_forkserver_preload([function.__module__])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    return Turns(tuple(peaks), measured, not_measured)
