@@ -106,6 +106,14 @@ def test_a_folder_that_is_no_causal_lm_is_a_user_s_mistake(tmp_path: Path) -> No
         load(ModelConfig(name="tiny"), tmp_path)
 
 
+def test_a_half_copied_weights_file_is_an_error_that_says_where(tiny: Tiny, tmp_path: Path) -> None:
+    tiny("llama").save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ModelError, match="model=tiny cannot be loaded"):
+        load(ModelConfig(name="tiny"), tmp_path)
+
+
 def test_a_model_without_sdpa_gets_its_eager_attention(tiny: Tiny) -> None:
     assert plain_attention(tiny("llama")) == "sdpa"
     gemma2 = tiny("gemma2")

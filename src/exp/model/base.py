@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from peft.utils import ModulesToSaveWrapper
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -113,7 +114,7 @@ def load_base(
                 trust_remote_code=config.trust_remote_code,
                 **storage.loading_options(dtype),
             )
-        except (ValueError, OSError, KeyError, ImportError) as error:
+        except (ValueError, OSError, KeyError, ImportError, SafetensorError) as error:
             raise ModelError(
                 f"model={config.name} cannot be loaded: {str(error).strip().splitlines()[0]}",
                 where=files.origin,

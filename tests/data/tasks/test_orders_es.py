@@ -226,6 +226,13 @@ def test_instruction_names_every_key_and_every_value_of_the_enums() -> None:
 # ---- outputs ------------------------------------------------------------------------------------
 
 
+def test_brief_instruction_names_every_key() -> None:
+    instruction = FOLDER.joinpath("instruction_brief.txt").read_text("utf-8")
+    assert len(instruction.splitlines()) == 1
+    for word in [*schema()["properties"], *schema()["$defs"]["linea"]["properties"]]:
+        assert f'"{word}"' in instruction
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_outputs_follow_the_schema(split: str) -> None:
     validator = Draft202012Validator(schema())
