@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,32 @@ def score_split(
         predictions = predictor.predict(examples, load_model, advance)
     sheet = score_predictions(predictions, examples, task.output_format, task.schema, seed)
     return Scored(examples, predictions, sheet)
+
+
+STAGES = {"before": "base model", "after": "adapter"}
+
+
+def score_stage(
+    run: RunDir,
+    stage: str,
+    task: Task,
+    splits: Mapping[str, Sequence[Example]],
+    predictor: Predictor,
+    load_model: "Callable[[], PreTrainedModel]",
+    *,
+    seed: int,
+) -> None:
+    """Score a run's splits "before" or "after" training, and keep what comes out."""
+    for split, examples in splits.items():
+        scored = score_split(
+            task,
+            examples,
+            predictor,
+            load_model,
+            description=f"{STAGES[stage]}, {split}",
+            seed=seed,
+        )
+        keep_scored(run, split, stage, task, scored)
 
 
 def keep_scored(run: RunDir, split: str, stage: str, task: Task, scored: Scored) -> None:

@@ -20,7 +20,7 @@ from exp.commands.outcome import report_outcome
 from exp.commands.paraphrasing import paraphrase_rows
 from exp.commands.prediction import cached_predictor
 from exp.commands.rank import in_first_process, join_run_dir
-from exp.commands.scoring import keep_scored, score_split
+from exp.commands.scoring import score_stage
 from exp.commands.session import Session, SilentSession
 from exp.commands.subset import subset
 from exp.config.resolve import Resolved
@@ -93,16 +93,7 @@ def _train(
     with PredictionCache.from_config(config.cache) or nullcontext() as cache:
         if config.training.evaluate_base and in_first_process():
             predictor = cached_predictor(foundation, config, cache, None, config.model.name)
-            for split, rows in examples.items():
-                scored = score_split(
-                    task,
-                    rows,
-                    predictor,
-                    lambda: model.eval(),
-                    description=f"base model, {split}",
-                    seed=config.seed,
-                )
-                keep_scored(run_dir, split, "before", task, scored)
+            score_stage(run_dir, "before", task, examples, predictor, model.eval, seed=config.seed)
 
         adapted = attach_lora(model, config.lora, config.seed)
         resumed = config.training.resume is not None
@@ -130,15 +121,8 @@ def _train(
         label = f"{task.name}/{run_dir.name}"
         predictor = cached_predictor(foundation, config, cache, best, label, run_dir)
         with merged_for_inference(adapted):
-            for split, rows in examples.items():
-                scored = score_split(
-                    task,
-                    rows,
-                    predictor,
-                    lambda: model,
-                    description=f"adapter, {split}",
-                    seed=config.seed,
-                )
-                keep_scored(run_dir, split, "after", task, scored)
+            score_stage(
+                run_dir, "after", task, examples, predictor, lambda: model, seed=config.seed
+            )
     improvements = find_improvements(run_dir, config, foundation.hardware, adapted, data.plan)
     report_outcome(session, outcome, improvements)
