@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+needs_two_cores = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="two processes need a core each"
+)
+
 SETTINGS = (
     "experiment=smoke",
     "hardware.cpu_threads=1",
@@ -62,6 +66,7 @@ def train(folder: Path, fails: bool, micro_batch_size: int) -> subprocess.Comple
 
 
 @pytest.mark.slow
+@needs_two_cores
 def test_both_processes_repeat_the_step_that_one_could_not_finish(tmp_path: Path) -> None:
     adapters = []
     for fails in (False, True):
@@ -76,6 +81,7 @@ def test_both_processes_repeat_the_step_that_one_could_not_finish(tmp_path: Path
 
 
 @pytest.mark.slow
+@needs_two_cores
 def test_both_processes_give_up_where_a_single_example_does_not_fit(tmp_path: Path) -> None:
     done = train(tmp_path / "hopeless", True, 1)
     assert done.returncode == 2

@@ -1,9 +1,14 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+
+needs_two_cores = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="two processes need a core each"
+)
 
 SETTINGS = (
     "experiment=smoke",
@@ -22,6 +27,7 @@ SETTINGS = (
 
 
 @pytest.mark.slow
+@needs_two_cores
 def test_two_processes_train_the_adapter_that_one_trains(tmp_path: Path) -> None:
     """Of a step of seven, one process has two micro-batches and the other has one."""
     adapters = []
