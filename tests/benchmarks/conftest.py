@@ -3,4 +3,5 @@
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "ablation"))
+for name in ("ablation", "scaling"):
+    sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / name))

@@ -1,6 +1,6 @@
 """Write docs/results/scaling.md: training rate and memory against the number of examples.
 
-Run from the checkout, on an idle machine: `python benchmarks/scaling/table.py`.
+Run from the checkout, on an idle machine: `python benchmarks/scaling/rates.py`.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from exp.data.tasks.orders_es.generate import generate
 
 CHECKOUT = Path(__file__).parents[2]
 TARGET = CHECKOUT / "docs" / "results" / "scaling.md"
-COMMAND = "python benchmarks/scaling/table.py"
+COMMAND = "python benchmarks/scaling/rates.py"
 SIZES = (1_000, 10_000, 100_000)
 STEPS, BATCH_SIZE, FIRST_TIMED = 48, 8, 9
 INSTRUCTION = "builtin:orders_es/instruction.txt"
@@ -28,10 +29,10 @@ TEXT = """# Rate and memory against the number of examples
 
 `exp train` on generated orders_es rows, SmolLM2-135M, the shipped settings, {steps} optimizer steps
 of {batch} examples; {rounds} rounds, the sizes in turns. The rate is that of steps {first} to
-{steps}, in tokens per second of computed tokens as metrics.jsonl has it: median over the rounds, and
-its range. Resident memory is the peak of the whole process, as the operating system counts it.
-"Before the first step" is the time from the start of the command: with cold caches (reading,
-auditing and tokenising every row), and again. Made by `{command}`.
+{steps}, in computed tokens per second, from metrics.jsonl: median over the rounds, and its range.
+Resident memory is the peak of the whole process, as the operating system counts it. "Before the
+first step" is the time from the start of the command to the end of step 1: with cold caches
+(reading, auditing and tokenising every row), and again. Made by `{command}`.
 
 | examples | tokens/s | of the smallest | peak RSS, GiB | before the first step, s | again, s |
 |---:|---:|---:|---:|---:|---:|
@@ -86,7 +87,7 @@ def measure(rows: Path, output: Path, cache: Path) -> Outcome:
     cache.mkdir(exist_ok=True)
     if models.is_dir() and not (cache / "models").exists():
         (cache / "models").symlink_to(models)
-    started = _now()
+    started = time.time()
     process = subprocess.Popen(
         [sys.executable, "-m", "exp", "train", *words],
         env={**os.environ, "EXP_CACHE_DIR": str(cache)},
@@ -133,12 +134,6 @@ def page(outcomes: dict[int, Sequence[Outcome]]) -> str:
         command=COMMAND,
         rows="\n".join(rows),
     )
-
-
-def _now() -> float:
-    import time
-
-    return time.time()
 
 
 if __name__ == "__main__":
