@@ -69,6 +69,15 @@ def test_the_configuration_is_shown_and_judged_without_torch(words, code, says):
     assert says in result.stdout
 
 
+def test_native_libraries_get_their_settings_and_the_user_s_own_stay(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")
+    monkeypatch.delenv("GOMP_SPINCOUNT")  # what main sets is then taken back at the end
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    main(["--version"])
+    assert os.environ["GOMP_SPINCOUNT"] == LIBRARY_SETTINGS["GOMP_SPINCOUNT"]
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
+
+
 def test_python_m_exp_runs_the_command_line():
     result = subprocess.run(
         [sys.executable, "-m", "exp", "--version"], capture_output=True, text=True, check=True

@@ -54,13 +54,22 @@ VERBS = {
     "doctor": Verb("Check what this machine can do, and what is missing.", configured=True),
 }
 
+LIBRARY_SETTINGS = {
+    # Idle OpenMP threads spin for milliseconds before they sleep; beside another busy process that
+    # starves the threads they wait for. Read by libgomp when torch loads it.
+    "GOMP_SPINCOUNT": "10000",
+    # Kernels that torch's oneDNN keeps, one per shape; each holds memory, and with its own 1024
+    # that of a long run grows by some 1.5 GiB. One forward needs some twenty.
+    "LRU_CACHE_CAPACITY": "128",
+}
+"""Environment variables that native libraries read once; what the user has set stays."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; exit code 0, 1 for a failed run, 2 for a mistake that the user can mend."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # Idle OpenMP threads spin for milliseconds before they sleep; beside another busy process that
-    # starves the threads they wait for. Read by libgomp when torch loads it.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    for name, value in LIBRARY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     original = sys.argv
     sys.argv = [original[0], *words]
     try:
