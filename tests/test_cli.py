@@ -73,8 +73,8 @@ def test_native_libraries_get_their_settings_and_the_user_s_own_stay(monkeypatch
     monkeypatch.setenv("GOMP_SPINCOUNT", "")
     monkeypatch.delenv("GOMP_SPINCOUNT")  # what main sets is then taken back at the end
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
-    main(["--version"])
-    assert os.environ["GOMP_SPINCOUNT"] == LIBRARY_SETTINGS["GOMP_SPINCOUNT"]
+    cli.main(["--version"])
+    assert os.environ["GOMP_SPINCOUNT"] == cli.LIBRARY_SETTINGS["GOMP_SPINCOUNT"]
     assert os.environ["LRU_CACHE_CAPACITY"] == "7"
 
 
