@@ -1,6 +1,7 @@
 """The parts of a training command that need more than a line each."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from exp.commands.foundation import Foundation
 from exp.commands.ordering import curriculum, epoch_draws
 from exp.commands.prediction import generation_settings
 from exp.config.plain import config_hash
-from exp.config.schema import LossOn, TrainConfig
+from exp.config.schema import LossOn, TrainConfig, TrainingConfig
 from exp.data.augmentation.chain import Augmenter
 from exp.data.augmentation.served import Variants, longest_variant
 from exp.data.datamodule import StepDataModule
@@ -110,6 +111,8 @@ def prepare_data(
         variants = Variants(
             store, selection.rows, examples, foundation.renderer, augmenter, factor, longest
         )
+    if (shortfall := unreached_steps(training, plan)) is not None:
+        log.warning("%s", shortfall)
     module = StepDataModule(
         plan,
         store,
@@ -123,6 +126,17 @@ def prepare_data(
     scored = scored_weights(config.quantization.name, precision, config.lora)
     derived = (*_derived(config, plan, choice.reason), *drawn, scored)
     return TrainingData(store, selection, plan, module, derived)
+
+
+def unreached_steps(training: TrainingConfig, plan: BatchPlan) -> str | None:
+    """Say that the epochs end before the steps that were asked for; None if they do not."""
+    if training.steps is None or plan.num_steps >= training.steps:
+        return None
+    return (
+        f"training.steps={training.steps} is not reached: training.epochs={training.epochs:g} ends "
+        f"after {plan.num_steps} steps; training.epochs="
+        f"{math.ceil(training.steps / plan.steps_per_epoch)} has as many"
+    )
 
 
 def open_tokens(foundation: Foundation, split: str) -> TokenStore:
