@@ -118,6 +118,7 @@ def test_what_became_of_the_variants_is_said_once_per_epoch(parts, caplog):
     plan, store, selection, variants = parts()
     module = StepDataModule(plan, store, selection, LossOn.completion, variants=variants)
     steps = dataset((plan, store, selection, variants))
+    caplog.clear()  # where another test has left the level at INFO, what came before is in it
     with caplog.at_level("INFO", logger="exp"):
         for number in range(6):
             module.transfer_batch_to_device(steps[number], torch.device("cpu"), 0)
