@@ -167,7 +167,8 @@ class HardwareConfig(Section):
     """Type of the frozen base and of the arithmetic; adapters stay fp32. auto: the fastest that the
     device computes natively."""
     attention: Attention = Attention.auto
-    """Attention kernels. auto: FlashAttention where a probe proves it, else SDPA."""
+    """Attention kernels. auto: FlashAttention where a probe proves it, else SDPA. Streams are
+    computed by SDPA in either case."""
     tf32: bool = True
     """Let fp32 matrix products use TF32 on CUDA devices that have it."""
     fused_optimizer: bool | None = None

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 from exp.config.schema import (
     Accelerator,
-    Attention,
     Compile,
     Constrain,
     Layout,
     OutputFormat,
-    Precision,
     Strategy,
     TrainConfig,
 )
@@ -200,11 +198,6 @@ def _faster_arithmetic(
     if training.gradient_checkpointing:
         advice.append(
             Advice("training.gradient_checkpointing=false", "a quarter less work, more memory")
-        )
-    on_ampere = hardware.accelerator is Accelerator.cuda and hardware.precision is Precision.bf16
-    if hardware.attention is Attention.sdpa and on_ampere:
-        advice.append(
-            Advice("hardware.attention=flash", 'faster on long rows; pip install "exp[flash]"')
         )
     if hardware.compile is Compile.off:
         advice.append(Advice("training.compile=layers", "fewer kernels, after a minute or two"))
