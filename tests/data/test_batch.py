@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -73,23 +74,26 @@ def visible_tokens(batch):
     return [seen[index] for index in range(len(stream))]
 
 
+def counts_of(batch):
+    return [1] * len(batch.labels) if batch.label_counts is None else batch.label_counts.tolist()
+
+
 @given(EXAMPLES, LOSSES, st.sampled_from(Layout))
 def test_each_label_is_predicted_from_all_tokens_before_it(rendered, loss, layout):
     batch = collate(rendered, name(rendered), layout, loss)
     seen = visible_tokens(batch)
-    pairs = [
-        (seen[row], label)
-        for row, label in zip(batch.label_rows.tolist(), batch.labels.tolist(), strict=True)
-    ]
-    assert pairs == expected_labels(rendered, loss)
+    pairs: Counter[object] = Counter()
+    rows, labels = batch.label_rows.tolist(), batch.labels.tolist()
+    for row, label, count in zip(rows, labels, counts_of(batch), strict=True):
+        pairs[seen[row], label] += count
+    assert pairs == Counter(expected_labels(rendered, loss))
 
 
 @given(EXAMPLES, LOSSES)
 def test_all_layouts_have_the_same_labels(rendered, loss):
-    labels = {
-        tuple(collate(rendered, name(rendered), layout, loss).labels.tolist()) for layout in Layout
-    }
-    assert len(labels) == 1
+    batches = [collate(rendered, name(rendered), layout, loss) for layout in Layout]
+    labels = [np.repeat(batch.labels.numpy(), counts_of(batch)) for batch in batches]
+    assert all(Counter(each.tolist()) == Counter(labels[0].tolist()) for each in labels)
 
 
 @given(EXAMPLES)
@@ -168,19 +172,30 @@ def test_a_prefix_is_shared_where_that_saves_something(rendered, expected):
     assert batch.segments.prefix_length == expected
 
 
-def test_loss_on_the_text_lists_prefix_labels_once_per_example():
+def test_loss_on_the_text_lists_a_label_of_the_prefix_once_and_counts_it_for_every_example():
     rendered = examples_with_prefix(SHORTEST_SHARED_PREFIX, count=3)
     batch = collate(rendered, name(rendered), Layout.shared_prefix, LossOn.text)
-    inside = batch.label_rows[batch.label_rows < SHORTEST_SHARED_PREFIX - 1]
-    assert Counter(inside.tolist()) == dict.fromkeys(range(SHORTEST_SHARED_PREFIX - 1), 3)
-    assert len(batch.labels) == sum(len(r.prompt_ids) + len(r.completion_ids) - 1 for r in rendered)
+    inside = batch.label_rows < SHORTEST_SHARED_PREFIX - 1
+    assert batch.label_rows[inside].tolist() == list(range(SHORTEST_SHARED_PREFIX - 1))
+    assert set(batch.label_counts[inside].tolist()) == {3}
+    assert set(batch.label_counts[~inside].tolist()) == {1}
+    num_labels = sum(len(row.prompt_ids) + len(row.completion_ids) - 1 for row in rendered)
+    assert int(batch.label_counts.sum()) == num_labels
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_labels_of_completions_are_not_counted(layout):
+    rendered = examples_with_prefix(SHORTEST_SHARED_PREFIX, count=3)
+    assert collate(rendered, name(rendered), layout, LossOn.completion).label_counts is None
 
 
 @settings(max_examples=20)
-@given(EXAMPLES, st.sampled_from(Layout))
-def test_a_batch_keeps_its_content_when_it_moves(rendered, layout):
-    batch = collate(rendered, name(rendered), layout, LossOn.completion)
+@given(EXAMPLES, LOSSES, st.sampled_from(Layout))
+def test_a_batch_keeps_its_content_when_it_moves(rendered, loss, layout):
+    batch = collate(rendered, name(rendered), layout, loss)
     moved = batch.to("meta")
+    assert (moved.label_counts is None) == (batch.label_counts is None)
+    assert moved.label_counts is None or moved.label_counts.device.type == "meta"
     assert moved.input_ids.device.type == moved.labels.device.type == "meta"
     assert moved.input_ids.shape == batch.input_ids.shape
     assert (moved.segments is None) == (batch.segments is None)

@@ -25,14 +25,14 @@ from exp.generation.cache.key import Request
 from exp.generation.decode import Decoder
 from exp.generation.row import Completion
 from exp.generation.settings import GenerationSettings
-from exp.model.base import Storage, head_of, load_base
+from exp.model.base import Storage, load_base
 from exp.model.device_map import check_placement, is_spread, placement
-from exp.model.forward import enable_checkpointing, label_states, prepare_for_layout
+from exp.model.forward import enable_checkpointing, prepare_for_layout
 from exp.model.lora import attach_lora
 from exp.model.merge import is_merged_exactly, merged_for_inference
 from exp.model.source import ModelFiles
 from exp.records import Rendered
-from exp.training.loss import label_loss
+from exp.training.loss import batch_loss
 
 Tiny = Callable[..., PreTrainedModel]
 MAP = {
@@ -73,7 +73,7 @@ def loss_and_gradients(model: PeftModel, layout: Layout) -> tuple[float, dict[st
     prepare_for_layout(base, layout)
     model.train()
     batch = collate(ROWS, ("a", "b", "c"), layout, LossOn.completion)
-    loss = label_loss(label_states(base, batch), batch.labels, head_of(base).projection)
+    loss = batch_loss(base, batch)
     loss.backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return float(loss.detach()), gradients

@@ -21,12 +21,11 @@ from exp.model.forward import (
     LayoutChoice,
     choose_layout,
     enable_checkpointing,
-    label_states,
     prepare_for_layout,
 )
 from exp.model.lora import attach_lora
 from exp.records import Rendered
-from exp.training.loss import label_loss
+from exp.training.loss import batch_loss
 
 VOCABULARY = 61
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "mistral", "gemma2", "granite")
@@ -109,14 +108,7 @@ def computed(
         enable_checkpointing(base)
     model.train()
     batch = collate(examples, [str(i) for i in range(len(examples))], layout, loss)
-    head = head_of(base)
-    total = label_loss(
-        label_states(base, batch),
-        batch.labels,
-        head.projection,
-        softcap=head.softcap,
-        scale=head.scale,
-    )
+    total = batch_loss(base, batch)
     total.backward()
     return total.detach(), gradients_of(model)
 

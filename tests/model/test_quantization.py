@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 from exp.config.schema import Layout, LoraConfig, LossOn, ModelConfig, Precision
 from exp.data.batch import collate
 from exp.errors import ConfigError, ModelError
-from exp.model.base import Storage, head_of, load_base
-from exp.model.forward import choose_layout, label_states, prepare_for_layout
+from exp.model.base import Storage, load_base
+from exp.model.forward import choose_layout, prepare_for_layout
 from exp.model.fused_lora import is_fused
 from exp.model.lora import adapter_config, adapter_weights, attach_lora, load_lora
 from exp.model.merge import is_merged_exactly, merge_for_good, merged_for_inference, scored_weights
@@ -31,7 +31,7 @@ from exp.model.quantization import (
 from exp.model.source import ModelFiles
 from exp.publish import publish_folder
 from exp.records import Rendered
-from exp.training.loss import label_loss
+from exp.training.loss import batch_loss
 
 pytestmark = pytest.mark.skipif(
     find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
@@ -82,7 +82,7 @@ def loss_and_gradients(model: PeftModel, layout: Layout) -> tuple[float, dict[st
     batch = collate(ROWS, ("a", "b", "c"), layout, LossOn.completion)
     model.zero_grad()
     model.train()
-    loss = label_loss(label_states(base, batch), batch.labels, head_of(base).projection)
+    loss = batch_loss(base, batch)
     loss.backward()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return float(loss.detach()), gradients

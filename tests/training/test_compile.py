@@ -9,11 +9,10 @@ from torch import nn
 
 from exp.config.schema import Compile, Layout, LossOn
 from exp.data.batch import collate
-from exp.model.base import head_of
-from exp.model.forward import label_states, prepare_for_layout
+from exp.model.forward import prepare_for_layout
 from exp.model.lora import adapter_weights
 from exp.training.compile import compiled, eagerly
-from exp.training.loss import label_loss
+from exp.training.loss import batch_loss
 
 Build = Callable[..., Any]
 
@@ -74,7 +73,6 @@ def test_compiled_gradients_equal_eager_ones_without_compiling_per_batch(
         if "lora_B" in name:
             parameter.data.normal_(std=0.1)  # at zero it would hide what lora_A gets
     prepare_for_layout(base, layout)
-    head = head_of(base)
     graphs: list[int] = []
 
     def gradients() -> dict[str, torch.Tensor]:
@@ -83,7 +81,7 @@ def test_compiled_gradients_equal_eager_ones_without_compiling_per_batch(
             for part in run.data.plan.step(number).micro_batches:
                 rows = [run.store[row] for row in part]
                 batch = collate(rows, [""] * len(part), layout, LossOn.completion)
-                loss = label_loss(label_states(base, batch), batch.labels, head.projection)
+                loss = batch_loss(base, batch)
                 loss.backward()
             graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}

@@ -33,17 +33,26 @@ def make_head(kind: str) -> nn.Module:
 
 @pytest.mark.parametrize("chunk_rows", [1, 8, 1000])
 @pytest.mark.parametrize(("softcap", "scale"), [(None, 1.0), (2.0, 1.0), (None, 0.3), (1.5, 4.0)])
+@pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize("kind", ["frozen", "frozen bias", "trainable", "adapter"])
 def test_loss_and_gradients_equal_torch_s(
-    kind: str, softcap: float | None, scale: float, chunk_rows: int, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    counted: bool,
+    softcap: float | None,
+    scale: float,
+    chunk_rows: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loss_module, "LOGITS_BYTES", 4 * VOCABULARY * chunk_rows)
     head = make_head(kind)
     rows = torch.randn(LABELS, HIDDEN, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(0, VOCABULARY, (LABELS,))
     trainable = [rows, *(p for p in head.parameters() if p.requires_grad)]
-    found = label_loss(rows, labels, head, softcap=softcap, scale=scale)
-    expected = plain_loss(rows, labels, head, softcap, scale)
+    counts = torch.randint(1, 5, (LABELS,)) if counted else None
+    found = label_loss(rows, labels, head, counts=counts, softcap=softcap, scale=scale)
+    often = torch.ones(LABELS, dtype=torch.long) if counts is None else counts
+    each = [tensor.repeat_interleave(often, dim=0) for tensor in (rows, labels)]
+    expected = plain_loss(each[0], each[1], head, softcap, scale)
     # The logits are fp32, as they are in training.
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
     gradients = torch.autograd.grad(found / 7, trainable)

@@ -58,6 +58,8 @@ class Batch:
         segments: How the stream is cut; None for padded rows.
         label_rows: (labels,) index into the flattened tokens: rows whose next token is a label.
         labels: (labels,) the token ids to predict there.
+        label_counts: (labels,) how many examples have the label, where loss on all tokens meets a
+            shared prefix; None where each label is one example's.
         example_ids: One id per example.
     """
 
@@ -68,6 +70,7 @@ class Batch:
     label_rows: Tensor
     labels: Tensor
     example_ids: tuple[str, ...]
+    label_counts: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy all tensors to a device, without waiting where memory is pinned."""
@@ -89,6 +92,7 @@ class Batch:
             segments=segments,
             label_rows=move(self.label_rows),
             labels=move(self.labels),
+            label_counts=None if self.label_counts is None else move(self.label_counts),
         )
 
 
@@ -166,8 +170,11 @@ def _stream(
 ) -> Batch:
     stream = list(sequences[0][:prefix_length])
     positions = list(range(prefix_length))
-    label_rows: list[int] = []
-    labels: list[int] = []
+    # With loss on the text, tokens of the prefix are labels of all examples alike. What follows its
+    # last token is not: that row is listed once per example.
+    shared = range(first_labels[0], prefix_length)
+    label_rows = [position - 1 for position in shared]
+    labels = [stream[position] for position in shared]
     longest = max(map(len, sequences)) - prefix_length
     rows = torch.empty((len(sequences), longest), dtype=torch.long)
     kept: list[int] = []
@@ -177,12 +184,13 @@ def _stream(
         positions.extend(range(prefix_length, len(ids)))
         rows[index] = torch.arange(start, start + longest).clamp_(max=start + length - 1)
         kept.extend(range(index * longest, index * longest + length))
-        # With loss on the text, labels inside the prefix count once per example; each example's
-        # copy predicts the same token from the same state, so one row listed often is exact.
         shift = start - prefix_length
+        first = max(first, prefix_length)
         for position in range(first - 1, len(ids) - 1):
             label_rows.append(position if position < prefix_length else position + shift)
         labels.extend(ids[first:])
+    counts = torch.ones(len(labels), dtype=torch.long)
+    counts[: len(shared)] = len(sequences)
     return Batch(
         input_ids=torch.tensor([stream]),
         position_ids=torch.tensor([positions]),
@@ -191,4 +199,5 @@ def _stream(
         label_rows=torch.tensor(label_rows),
         labels=torch.tensor(labels),
         example_ids=example_ids,
+        label_counts=counts if shared else None,
     )

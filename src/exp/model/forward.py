@@ -1,7 +1,7 @@
 """Run one Batch through the decoder and pick the rows that carry loss."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -117,7 +117,8 @@ def _stream_obstacle(model: PreTrainedModel, layout: Layout, num_tokens: int) ->
 
     def states(each: Layout, wide: bool) -> Tensor:
         prepare_for_layout(model, each)
-        batch = collate(examples, ("", ""), each, LossOn.text).to(model.device)
+        batch = collate(examples, ("", ""), each, LossOn.text)
+        batch = replace(batch, label_rows=_rows_by_example(batch)).to(model.device)
         with computing_in_fp32(model) if wide else nullcontext():
             return label_states(model, batch).float()
 
@@ -141,6 +142,13 @@ def _stream_obstacle(model: PreTrainedModel, layout: Layout, num_tokens: int) ->
     off = float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
     limit = MOST_OFF if wide else MOST_OFF_IN_16_BITS
     return None if off <= limit else f"a stream changes its hidden states by {off:.1%}"
+
+
+def _rows_by_example(batch: Batch) -> Tensor:
+    """The rows of all tokens, example by example, of examples that are equally long."""
+    prefix = 0 if batch.segments is None else batch.segments.prefix_length
+    own = torch.arange(prefix, batch.input_ids.numel()).view(len(batch.example_ids), -1)
+    return torch.cat([torch.arange(prefix).expand(len(own), -1), own], dim=1).flatten()
 
 
 def _probe_examples(vocabulary: int, num_tokens: int) -> list[Rendered]:

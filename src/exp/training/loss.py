@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
-from exp.model.base import project
+from exp.data.batch import Batch
+from exp.model.base import head_of, project
+from exp.model.forward import label_states
 
 LOGITS_BYTES = 128 * 2**20
 """Largest chunk of fp32 logits that exists at a time, in bytes."""
@@ -21,11 +24,33 @@ CPU_LOGITS_BYTES = 24 * 2**20
 """The same on a CPU, where the passes over the logits are faster while they stay in its cache."""
 
 
+def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Sum the cross-entropy over all labels of a batch, in nats; see `label_loss`.
+
+    Args:
+        model: Prepared for the layout of the batch.
+        batch: On the model's first device.
+    """
+    head = head_of(model)
+    # A model that is spread over devices ends on another one than it begins on.
+    device = next(head.projection.parameters()).device
+    counts = batch.label_counts
+    return label_loss(
+        label_states(model, batch).to(device),
+        batch.labels.to(device),
+        head.projection,
+        counts=None if counts is None else counts.to(device),
+        softcap=head.softcap,
+        scale=head.scale,
+    )
+
+
 def label_loss(
     rows: Tensor,
     labels: Tensor,
     head: nn.Module,
     *,
+    counts: Tensor | None = None,
     softcap: float | None = None,
     scale: float = 1.0,
 ) -> Tensor:
@@ -39,6 +64,7 @@ def label_loss(
         labels: (labels,) token ids to predict.
         head: The output projection. Where it is frozen its gradient is computed at once, else its
             logits are computed again in the backward.
+        counts: (labels,) how often each label counts; None: once.
         softcap: Logits are squashed to (-softcap, softcap), as in Gemma 2.
         scale: Logits are multiplied by it, before the softcap.
 
@@ -46,17 +72,21 @@ def label_loss(
         A float32 scalar.
     """
     if not any(p.requires_grad for p in head.parameters()):
-        loss: Tensor = _FrozenHeadLoss.apply(rows, labels, head, softcap, scale)
+        loss: Tensor = _FrozenHeadLoss.apply(rows, labels, head, counts, softcap, scale)
         return loss
 
-    def chunk_loss(chunk: Tensor, chunk_labels: Tensor) -> Tensor:
+    def chunk_loss(chunk: Tensor, chunk_labels: Tensor, chunk_counts: Tensor | int) -> Tensor:
         logits = _squash(project(head, chunk).float() * scale, softcap)
-        return functional.cross_entropy(logits, chunk_labels, reduction="sum")
+        each = functional.cross_entropy(logits, chunk_labels, reduction="none")
+        return (each * chunk_counts).sum()
 
     chunk_rows = _chunk_rows(_vocabulary(head), rows.device)
     total = torch.zeros((), dtype=torch.float32, device=rows.device)
-    for chunk, chunk_labels in zip(rows.split(chunk_rows), labels.split(chunk_rows), strict=True):
-        total = total + checkpoint(chunk_loss, chunk, chunk_labels, use_reentrant=False)
+    for start in range(0, len(rows), chunk_rows):
+        chunk = slice(start, start + chunk_rows)
+        often = 1 if counts is None else counts[chunk]
+        part = checkpoint(chunk_loss, rows[chunk], labels[chunk], often, use_reentrant=False)
+        total = total + part
     return total
 
 
@@ -80,6 +110,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
         rows: Tensor,
         labels: Tensor,
         head: nn.Module,
+        counts: Tensor | None,
         softcap: float | None,
         scale: float,
     ) -> Tensor:
@@ -103,7 +134,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
             at_label = logits.gather(1, target)
             slope = torch.softmax(logits, dim=1)
             log_total = largest - slope.gather(1, at_largest).log()
-            loss += (log_total - at_label).sum()
+            each = (log_total - at_label).squeeze(1)
+            loss += (each if counts is None else each * counts[chunk]).sum()
             if not ctx.needs_input_grad[0]:
                 continue
             slope.scatter_add_(1, target, torch.full_like(at_label, -1.0))
@@ -112,6 +144,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
             (gradient[chunk],) = torch.autograd.grad(projected, part, slope.to(projected.dtype))
         if scale != 1.0:
             gradient *= scale
+        if counts is not None:
+            gradient *= counts.unsqueeze(1)
         ctx.save_for_backward(gradient)
         return loss
 
@@ -120,4 +154,4 @@ class _FrozenHeadLoss(torch.autograd.Function):
         (gradient,) = ctx.saved_tensors
         # The slope holds the scale of a gradient scaler, which fp16 itself may not hold.
         scaled = (gradient.float() * grad_outputs[0]).to(gradient.dtype)
-        return scaled, None, None, None, None
+        return scaled, None, None, None, None, None

@@ -14,9 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from exp.data.datamodule import StepDataModule
 from exp.hardware.memory.micro_batch import Forward
-from exp.model.base import head_of
-from exp.model.forward import label_states
-from exp.training.loss import label_loss
+from exp.training.loss import batch_loss
 from exp.training.module import LoraModule
 from exp.training.out_of_memory import free_memory, is_out_of_memory
 
@@ -61,12 +59,6 @@ class MemoryProbe(Callback):
         assert self._forward.step is not None
         step = replace(data.plan.step(self._forward.step), micro_batches=(self._forward.members,))
         batch = data.collate_step(step).batches[0].to(module.device)
-        head = head_of(module.causal_lm)
-        device = next(head.projection.parameters()).device
         with trainer.strategy.precision_plugin.forward_context():
-            states = label_states(module.causal_lm, batch).to(device)
-            labels = batch.labels.to(device)
-            loss = label_loss(
-                states, labels, head.projection, softcap=head.softcap, scale=head.scale
-            )
-        (loss / len(labels)).backward()
+            loss = batch_loss(module.causal_lm, batch)
+        (loss / step.num_labels).backward()

@@ -24,9 +24,7 @@ from exp.config.schema import TrainConfig
 from exp.data.batch import Batch
 from exp.data.datamodule import StepBatches, StepDataModule
 from exp.data.plan import Step
-from exp.model.base import head_of
-from exp.model.forward import label_states
-from exp.training.loss import label_loss
+from exp.training.loss import batch_loss
 from exp.training.optimizer import build_optimizer
 from exp.training.out_of_memory import (
     Severity,
@@ -190,18 +188,7 @@ class LoraModule(lightning.LightningModule):
 
     def _backward(self, micro_batch: Batch, batch: StepBatches, index: int) -> Tensor:
         self._seed_dropout(batch.step.number, index)
-        head = head_of(self.causal_lm)
-        # A model that is spread over devices ends on another one than it begins on.
-        device = next(head.projection.parameters()).device
-        states = label_states(self.causal_lm, micro_batch).to(device)
-        summed = label_loss(
-            states,
-            micro_batch.labels.to(device),
-            head.projection,
-            softcap=head.softcap,
-            scale=head.scale,
-        )
-        loss = summed / batch.step.num_labels
+        loss = batch_loss(self.causal_lm, micro_batch) / batch.step.num_labels
         self.manual_backward(loss)
         return loss.detach().to(self.device)
 

@@ -1,11 +1,13 @@
 """The largest forwards are found in the plan that training follows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from exp.config.schema import Layout, LossOn
 from exp.data.batch import collate
-from exp.data.plan import BatchPlan
+from exp.data.plan import BatchPlan, count_labels
 from exp.hardware.memory import micro_batch
 from exp.hardware.memory.micro_batch import largest_forwards, measure
 from exp.records import Rendered
@@ -41,11 +43,15 @@ def plan_of(examples: list[Rendered], **changes: object) -> BatchPlan:
     return BatchPlan(**settings | changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("loss", LossOn)
 @pytest.mark.parametrize("layout", Layout)
-def test_a_forward_is_measured_as_it_is_laid_out(layout: Layout) -> None:
+def test_a_forward_is_measured_as_it_is_laid_out(layout: Layout, loss: LossOn) -> None:
     examples = rows(5)
-    measured = measure(plan_of(examples, layout=layout), (0, 1, 2, 3, 4))
-    batch = collate(examples, list("abcde"), layout, LossOn.completion)
+    plan = plan_of(examples, layout=layout)
+    completions = np.array([len(row.completion_ids) for row in examples])
+    plan = replace(plan, num_labels=count_labels(plan.lengths, completions, loss))
+    measured = measure(plan, (0, 1, 2, 3, 4))
+    batch = collate(examples, list("abcde"), layout, loss)
     assert measured.tokens == batch.input_ids.numel()
     assert measured.labels == len(batch.labels)
     if batch.segments is None:

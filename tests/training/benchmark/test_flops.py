@@ -3,12 +3,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from exp.config.schema import Layout, LossOn
 from exp.data.batch import collate
-from exp.model.base import head_of, load_base
-from exp.model.forward import label_states, prepare_for_layout
+from exp.model.base import load_base
+from exp.model.forward import prepare_for_layout
 from exp.model.lora import attach_lora
 from exp.training.benchmark.flops import ModelSize, model_size, useful_flops
 from exp.training.benchmark.workload import ladder_plan
-from exp.training.loss import label_loss
+from exp.training.loss import batch_loss
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_the_count_is_what_a_step_with_a_shared_prefix_computes(job, adapted):
     batch = collate(rows, ["x"] * 6, Layout.shared_prefix, LossOn.completion)
     base = adapted.get_base_model()
     with FlopCounterMode(display=False) as counter:
-        label_loss(label_states(base, batch), batch.labels, head_of(base).projection).backward()
+        batch_loss(base, batch).backward()
     size = model_size(adapted)
     tokens = batch.input_ids.numel()
     # The first layer's input needs no gradient, so its q, k and v and their adapters spare one.

@@ -25,7 +25,7 @@ class MicroBatch:
         prefix: Of them, the ones that all rows share; 0 without.
         rows: Examples.
         longest: Tokens of the longest row, behind the prefix.
-        labels: Supervised tokens.
+        labels: Rows of logits: supervised tokens, those of a shared prefix once.
         padded: Whether examples are rows of their own, and not one stream.
         ragged: Whether some of those rows are padded.
     """
@@ -72,6 +72,9 @@ def measure(plan: BatchPlan, members: tuple[int, ...]) -> MicroBatch:
     prefix = plan.shared_tokens if plan.layout is Layout.shared_prefix and len(rows) > 1 else 0
     prefix = prefix if prefix >= SHORTEST_SHARED_PREFIX else 0
     tokens = int(lengths.sum()) - prefix * (len(rows) - 1)
+    # More labels than tokens behind the prefix: the others are the prefix's own.
+    inside = int((plan.num_labels[rows] - (lengths - prefix)).min())
+    labels -= max(0, inside) * (len(rows) - 1)
     return MicroBatch(tokens, prefix, len(rows), longest - prefix, labels)
 
 
