@@ -4,7 +4,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -90,6 +93,64 @@ def translation_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int
         return folder
 
     return save
+
+
+@pytest.fixture
+def plain_flash_attn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Put a plain `flash_attn_varlen_func` where the kernel would be; return it.
+
+    One sequence after the other, with a mask that is written out. As the kernel does, it takes
+    softmax in fp32 (or fp64), and rounds weights and outputs to the type of its operands.
+    """
+    import torch
+    import transformers.modeling_utils  # noqa: F401 - it looks for the true one, once
+
+    def flash_attn_varlen_func(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cu_seqlens_q: torch.Tensor,
+        cu_seqlens_k: torch.Tensor,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+        dropout_p: float = 0.0,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        softcap: float = 0.0,
+        deterministic: bool = False,
+    ) -> torch.Tensor:
+        assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+        assert softmax_scale is not None
+        assert q.dtype == k.dtype == v.dtype
+        assert v.shape == k.shape
+        query_ends, key_ends = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+        assert (query_ends[0], query_ends[-1]) == (0, len(q))
+        assert (key_ends[0], key_ends[-1]) == (0, len(k))
+        group, wide = q.shape[1] // k.shape[1], torch.promote_types(q.dtype, torch.float32)
+        outputs = []
+        bounds = zip(pairwise(query_ends), pairwise(key_ends), strict=True)
+        for (first, last), (first_key, last_key) in bounds:
+            queries, keys = last - first, last_key - first_key
+            assert 0 < queries <= max_seqlen_q
+            assert 0 < keys <= max_seqlen_k
+            own_keys, own_values = (
+                each[first_key:last_key].repeat_interleave(group, 1).to(wide) for each in (k, v)
+            )
+            scores = torch.einsum("ihd,jhd->hij", q[first:last].to(wide), own_keys) * softmax_scale
+            if softcap:
+                scores = softcap * torch.tanh(scores / softcap)
+            if causal:
+                # Query i sees key j up to i + keys - queries: the last one sees them all.
+                seen = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+                scores = scores.masked_fill(~seen, float("-inf"))
+            weights = torch.nn.functional.dropout(scores.softmax(-1).to(q.dtype), dropout_p)
+            outputs.append(torch.einsum("hij,jhd->ihd", weights.to(wide), own_values))
+        return torch.cat(outputs).to(q.dtype)
+
+    module = ModuleType("flash_attn")
+    module.flash_attn_varlen_func = flash_attn_varlen_func  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", module)
+    return flash_attn_varlen_func
 
 
 @pytest.fixture(scope="session")

@@ -152,10 +152,14 @@ def _configured(verb: str, words: list[str]) -> int:
         from exp.commands.sweep import run_study
 
         return run_study(verb, line.flags, checked, library)
-    config = compose(verb, library, line.flags, checked.arguments)
-    if config is None:
-        return 0
-    resolved = resolve(verb, config, checked.given)
+    if line.flags or any(word.lstrip("+~").startswith("hydra") for word in checked.arguments):
+        config = compose(verb, library, line.flags, checked.arguments)
+        if config is None:
+            return 0
+        resolved = resolve(verb, config, checked.given)
+    else:
+        # Hydra itself has nothing to do beyond the composition that was judged already.
+        (resolved,) = checked.trials
     for warning in resolved.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     from exp.commands.console_log import log_to_console

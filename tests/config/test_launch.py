@@ -4,6 +4,8 @@ import pytest
 
 from exp.config.groups import open_library
 from exp.config.launch import compose, split
+from exp.config.preflight import preflight
+from exp.config.resolve import resolve
 from exp.errors import ConfigError
 
 
@@ -44,6 +46,22 @@ def test_hydra_sees_no_verb_and_leaves_the_command_line_as_it_was(monkeypatch, t
     assert config.lora.r == 8
     assert sys.argv == ["exp", "train", "lora.r=8"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("experiment=quick", "lora.r=8"),
+        ("hardware=t4", "lora=standard", "lora.peft.lora_bias=false", "optimizer.lr=1e-3"),
+        ("task=jsonl", "task.train=a.jsonl", "augmentation=strong", "training.steps=null"),
+    ],
+)
+def test_hydra_composes_what_was_judged_before(words):
+    checked = preflight("train", words, open_library())
+    (trial,) = checked.trials
+    config = compose("train", open_library(), [], checked.arguments)
+    assert resolve("train", config, checked.given) == trial
 
 
 def test_a_printing_flag_composes_nothing_to_run(capsys):

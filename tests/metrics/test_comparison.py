@@ -2,14 +2,17 @@ import time
 from itertools import permutations
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from exp.data.output import MAX_DEPTH, canonical, normalise
 from exp.metrics.comparison import (
     Comparison,
     Difference,
+    _assign_by_trying,
     compare,
     compare_equal,
     compare_nothing,
@@ -17,6 +20,7 @@ from exp.metrics.comparison import (
 )
 
 # Few values and keys, so that agreement is common.
+GAIN = st.integers(0, 3) | st.integers(0, 2**40)
 SCALARS = st.sampled_from([None, True, False, 0, 1, 1.0, 1.5, "1", "a", "b", " a", ""])
 VALUES = st.recursive(
     SCALARS,
@@ -79,6 +83,22 @@ def test_matches_are_the_most_that_any_pairing_gives(one: Any, other: Any) -> No
 @given(st.lists(VALUES, max_size=5), st.lists(VALUES, max_size=5))
 def test_list_items_are_paired_as_well_as_by_brute_force(one: Any, other: Any) -> None:
     assert compared(one, other).total.tp == plain_matches(one, other)
+
+
+@st.composite
+def tables_of_gains(draw: st.DrawFn) -> list[list[int]]:
+    width = draw(st.integers(1, 4))
+    row = st.lists(GAIN, min_size=width, max_size=width)
+    return draw(st.lists(row, min_size=1, max_size=5))
+
+
+@given(tables_of_gains())
+def test_trying_few_pairings_gains_as_much_as_solving(gains: list[list[int]]) -> None:
+    rows, columns, total = _assign_by_trying(gains)
+    table = np.array(gains)
+    assert total == table[rows, columns].sum()
+    assert total == table[linear_sum_assignment(table, maximize=True)].sum()
+    assert len(set(rows)) == len(set(columns)) == min(table.shape)
 
 
 @given(VALUES, VALUES)

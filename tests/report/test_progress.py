@@ -1,6 +1,7 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
 from exp.report.progress import progress
@@ -26,6 +27,28 @@ def test_piped_progress_keeps_quiet_between_lines() -> None:
             advance(1)
     (line,) = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert line.startswith("predicting: 1000 tokens, ")
+
+
+def test_speed_is_measured_behind_the_preparation(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr("exp.report.progress.time.monotonic", lambda: clock)
+    console = Console(file=io.StringIO(), force_terminal=False)
+    with progress("predicting", 1000, console=console) as advance:
+        advance(900)  # from a cache
+
+        def load() -> str:
+            nonlocal clock
+            clock += 50
+            return "model"
+
+        assert advance.behind(load)() == "model"
+        clock += 20
+        advance(40)
+        clock += 30
+        advance(60)
+    first, last = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert first == "predicting: 940/1000 rows, 2 rows/s, 0:30 left"
+    assert last == "predicting: 1000/1000 rows, 2 rows/s, 1:40"
 
 
 def test_nothing_to_do_is_no_error() -> None:

@@ -1,11 +1,14 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 
+from exp.config.schema import Attention, Layout
 from exp.errors import CheckpointError
+from exp.hardware.resolver import ResolvedHardware
 from exp.model.lora import adapter_weights, load_lora
 from exp.training.checkpoint import find_checkpoint, read_checkpoint
 
@@ -55,3 +58,36 @@ def test_the_checkpoint_folder_loads_here_and_in_plain_peft(training: Build) -> 
     assert torch.equal(logits(load_lora(untouched_base(), folder)), expected)
     plain = logits(PeftModel.from_pretrained(untouched_base(), folder))
     torch.testing.assert_close(plain, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layout", [Layout.shared_prefix, Layout.packed], ids=lambda each: each.name
+)
+def test_a_run_by_flash_attention_takes_the_steps_that_one_by_sdpa_takes(
+    training: Build,
+    layout: Layout,
+    cpu_hardware: ResolvedHardware,
+    plain_flash_attn: Callable[..., torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import flash_attn
+
+    calls: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        return plain_flash_attn(*args, **options)
+
+    monkeypatch.setattr(flash_attn, "flash_attn_varlen_func", counted)
+
+    def losses(attention: Attention) -> list[float]:
+        hardware = replace(cpu_hardware, attention=attention)
+        run = training(layout=layout, steps=3, micro_batch_size=4, hardware=hardware)
+        run.fit()
+        return [values["train/loss"] for _, _, values in run.records if "train/loss" in values]
+
+    expected = losses(Attention.sdpa)
+    assert not calls
+    assert losses(Attention.flash) == pytest.approx(expected, rel=1e-4)
+    # A call in each of two layers, for each of two micro-batches in each of three steps.
+    assert len(calls) == 2 * 2 * 3

@@ -8,7 +8,7 @@ from exp.config.schema import AuditConfig, DataConfig
 from exp.data.audit import AuditReport, AuditSettings, open_audit
 from exp.data.render import Renderer
 from exp.data.task import Task
-from exp.generation.cache.digest import code_digest
+from exp.digest import code_digest
 from exp.model.context_length import context_length
 from exp.model.source import ModelFiles
 from exp.report.progress import progress

@@ -14,7 +14,7 @@ from exp.commands.foundation import Foundation
 from exp.commands.ordering import curriculum, epoch_draws
 from exp.commands.prediction import generation_settings
 from exp.config.plain import config_hash
-from exp.config.schema import LossOn, TrainConfig, TrainingConfig
+from exp.config.schema import Attention, Layout, LossOn, TrainConfig, TrainingConfig
 from exp.data.augmentation.chain import Augmenter
 from exp.data.augmentation.served import Variants, longest_variant
 from exp.data.datamodule import StepDataModule
@@ -23,10 +23,12 @@ from exp.data.selection import Selection, overlong_lines, select_rows
 from exp.data.tokens import TokenStore, tokenise
 from exp.generation.predictor import Predictor
 from exp.generation.settings import with_token_limit
+from exp.hardware.resolver import ResolvedHardware
 from exp.metrics.score_sheet import score_predictions
 from exp.model.context_length import context_length
 from exp.model.forward import choose_layout
 from exp.model.merge import merged_for_inference, scored_weights
+from exp.model.varlen_check import settle_attention
 from exp.records import Derived, Example
 from exp.rundir import RunDir
 from exp.training.validation import Validate
@@ -36,12 +38,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The training split as token ids, in the order in which it will be used."""
+    """The training split as token ids, in the order in which it will be used.
+
+    Attributes:
+        hardware: What was settled, with the attention that its batches will be computed by.
+    """
 
     store: TokenStore
     selection: Selection
     plan: BatchPlan
     module: StepDataModule
+    hardware: ResolvedHardware
     derived: tuple[Derived, ...]
 
 
@@ -76,7 +83,7 @@ def prepare_data(
     selection: Selection,
     augmenter: Augmenter | None = None,
 ) -> TrainingData:
-    """Choose the layout, plan every step."""
+    """Choose the layout and what computes its attention, plan every step."""
     for line in overlong_lines(selection):
         log.warning("%s", line)
     lengths = np.asarray(store.lengths[selection.rows])
@@ -86,6 +93,7 @@ def prepare_data(
     choice = choose_layout(model, config.training.layout, longest)
     if choice.reason is not None:
         log.info("training.layout=%s: %s", choice.layout.name, choice.reason)
+    hardware, proven = _with_attention(foundation, config, model, choice.layout)
     training = config.training
     completions = np.asarray(store.completion_lengths[selection.rows])
     draws, drawn = epoch_draws(foundation, config, selection)
@@ -118,14 +126,26 @@ def prepare_data(
         store,
         selection,
         training.loss,
-        num_workers=foundation.hardware.num_workers,
-        prefetch_batches=foundation.hardware.prefetch_batches,
+        num_workers=hardware.num_workers,
+        prefetch_batches=hardware.prefetch_batches,
         variants=variants,
     )
-    precision = foundation.hardware.precision
-    scored = scored_weights(config.quantization.name, precision, config.lora)
-    derived = (*_derived(config, plan, choice.reason), *drawn, scored)
-    return TrainingData(store, selection, plan, module, derived)
+    scored = scored_weights(config.quantization.name, hardware.precision, config.lora)
+    derived = (*_derived(config, plan, choice.reason), *proven, *drawn, scored)
+    return TrainingData(store, selection, plan, module, hardware, derived)
+
+
+def _with_attention(
+    foundation: Foundation, config: TrainConfig, model: PreTrainedModel, layout: Layout
+) -> tuple[ResolvedHardware, tuple[Derived, ...]]:
+    """Try FlashAttention at the model's own shapes, where the machine has it; else take SDPA."""
+    hardware = foundation.hardware
+    if hardware.attention is not Attention.flash:
+        return hardware, ()
+    choice = settle_attention(model, layout, hardware.attention, config.hardware.attention)
+    reason = choice.reason or "at this model's shapes it gives what PyTorch's attention gives"
+    derived = Derived("attention of training", choice.attention.value, reason)
+    return replace(hardware, attention=choice.attention), (derived,)
 
 
 def unreached_steps(training: TrainingConfig, plan: BatchPlan) -> str | None:

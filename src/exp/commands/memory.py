@@ -88,6 +88,7 @@ def request_of(
         slots=config.generation.slots or (CPU_SLOTS if on_cpu else GPU_SLOTS),
         on_cpu=on_cpu,
         packed=on_cpu and card.precision is Precision.bf16,
+        varlen=card.varlen,
     )
 
 

@@ -10,7 +10,7 @@ from exp.commands.fitting import TrainingData
 from exp.commands.foundation import Foundation
 from exp.commands.lengths import Lengths, architecture_of
 from exp.commands.memory import request_of, wanted
-from exp.config.schema import Accelerator, TrainConfig
+from exp.config.schema import Accelerator, Attention, TrainConfig
 from exp.data.selection import Selection
 from exp.data.tokens import TokenStore
 from exp.errors import ModelError
@@ -19,6 +19,7 @@ from exp.hardware.memory.card import Card
 from exp.hardware.memory.choice import LIBRARIES_GIB, budget_bytes, choose
 from exp.hardware.memory.micro_batch import Forward, largest_forwards
 from exp.hardware.memory.phases import Prediction, predict
+from exp.hardware.resolver import ResolvedHardware
 from exp.records import Derived
 from exp.training.benchmark.memory import MemoryMark, mark_memory
 
@@ -39,7 +40,7 @@ def fit_memory(
     training = config.training
     if training.resume is not None or foundation.hardware.device_map is not None:
         return config, ()
-    card = card_of_run(config, foundation)
+    card = card_of_run(config, foundation.hardware)
     lengths = lengths_of(config, foundation, store, selection)
     try:
         choice = choose(
@@ -69,9 +70,8 @@ def fit_memory(
     return replace(config, training=training), choice.reasons
 
 
-def card_of_run(config: TrainConfig, foundation: Foundation) -> Card:
+def card_of_run(config: TrainConfig, hardware: ResolvedHardware) -> Card:
     """Describe the device that was settled."""
-    hardware = foundation.hardware
     return Card(
         name=hardware.name,
         on_cpu=hardware.accelerator is Accelerator.cpu,
@@ -79,6 +79,7 @@ def card_of_run(config: TrainConfig, foundation: Foundation) -> Card:
         memory_gib=hardware.memory_gib,
         precision=hardware.precision,
         quantize_to=config.hardware.quantize_to,
+        varlen=hardware.attention is Attention.flash,
     )
 
 
@@ -115,12 +116,12 @@ class MemoryWatch:
 
     def expect(self, data: TrainingData) -> Forward | None:
         """Predict the peak from the plan in force; return the forward to probe, if one is due."""
-        config, hardware = self.config, self.foundation.hardware
+        config, hardware = self.config, data.hardware
         if hardware.device_map is not None:
             return None
         lengths = lengths_of(config, self.foundation, data.store, data.selection)
         try:
-            request = request_of(config, card_of_run(config, self.foundation), lengths, data.plan)
+            request = request_of(config, card_of_run(config, hardware), lengths, data.plan)
         except ModelError:
             return None
         self.prediction = predict(

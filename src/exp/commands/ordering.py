@@ -20,7 +20,7 @@ from exp.data.draws import Draws, draw_by_weight
 from exp.data.expiry import mark_used, remove_unused
 from exp.data.selection import Selection
 from exp.data.tokens import TokenStore
-from exp.generation.cache.digest import file_digest
+from exp.digest import file_digest
 from exp.publish import write_atomically
 from exp.records import Derived
 from exp.report.progress import progress

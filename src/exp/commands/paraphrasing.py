@@ -21,8 +21,8 @@ from exp.data.augmentation.paraphrases import (
 )
 from exp.data.expiry import mark_used, remove_unused
 from exp.data.selection import Selection
+from exp.digest import code_digest, file_digest
 from exp.errors import HardwareError
-from exp.generation.cache.digest import code_digest, file_digest
 from exp.hardware.machine import read_capability
 from exp.model.source import ModelFiles
 from exp.model.translator_files import locate_translator, translator_files

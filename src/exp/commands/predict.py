@@ -29,7 +29,9 @@ def run(resolved: Resolved) -> int:
         subject = open_subject(config, cache, ())
         examples = rows if config.limit is None else rows[: config.limit]
         with progress("predicting", len(examples)) as advance:
-            predictions = subject.predictor.predict(examples, subject.load_model, advance)
+            predictions = subject.predictor.predict(
+                examples, advance.behind(subject.load_model), advance
+            )
     summary = write_predictions(
         config.output, examples, predictions, subject.foundation.task, config.task.fields
     )

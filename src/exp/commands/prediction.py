@@ -1,6 +1,7 @@
 """How completions are made: settings closed, a predictor with its place in the cache; no torch."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,6 @@ def generation_settings(
         settings = replace(
             settings,
             template=read_template(run.template) if run is not None and known else None,
-            folded=fold_tokens(renderer.tokenizer),
+            fold=partial(fold_tokens, renderer.tokenizer),
         )
     return settings

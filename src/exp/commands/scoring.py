@@ -42,7 +42,7 @@ def score_split(
 ) -> Scored:
     """Predict all examples with a progress bar, then score them."""
     with progress(description, len(examples)) as advance:
-        predictions = predictor.predict(examples, load_model, advance)
+        predictions = predictor.predict(examples, advance.behind(load_model), advance)
     sheet = score_predictions(predictions, examples, task.output_format, task.schema, seed)
     return Scored(examples, predictions, sheet)
 

@@ -101,7 +101,7 @@ def _train(
             adapted,
             data.module,
             config=config,
-            hardware=foundation.hardware,
+            hardware=data.hardware,
             run=run_dir,
             validate=validator(
                 foundation, config, adapted, examples.get("validation", []), run_dir

@@ -167,8 +167,9 @@ class HardwareConfig(Section):
     """Type of the frozen base and of the arithmetic; adapters stay fp32. auto: the fastest that the
     device computes natively."""
     attention: Attention = Attention.auto
-    """Attention kernels. auto: FlashAttention where a probe proves it, else SDPA. Streams are
-    computed by SDPA in either case."""
+    """What computes the attention of packed and shared_prefix batches in training. auto:
+    FlashAttention where a probe on the machine and a comparison at the model's own shapes prove it,
+    else SDPA. Padded batches and decoding have kernels of their own."""
     tf32: bool = True
     """Let fp32 matrix products use TF32 on CUDA devices that have it."""
     fused_optimizer: bool | None = None

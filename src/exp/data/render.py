@@ -59,7 +59,8 @@ class Renderer:
         schema: dict[str, Any] | None,
     ) -> None:
         self._tokenizer = chat.tokenizer
-        self._plain = Tokenizer.from_str(chat.tokenizer.to_str())
+        written = chat.tokenizer.to_str()
+        self._plain = Tokenizer.from_str(written)
         self._plain.encode_special_tokens = True
         self._output_format = output_format
         self._schema = schema
@@ -79,7 +80,7 @@ class Renderer:
         bos_id = chat.tokenizer.token_to_id(chat.bos_token) if chat.bos_token else None
         self.bos_id: int | None = bos_id
         self._drop_double_bos(bos_id)
-        self.digest = self._digest()
+        self.digest = self._digest(written)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -118,9 +119,9 @@ class Renderer:
         if bos_id is not None and self.head_ids[:2] == (bos_id, bos_id):
             self.head_ids = self.head_ids[1:]
 
-    def _digest(self) -> str:
+    def _digest(self, tokenizer: str) -> str:
         preimage = {
-            "tokenizer": hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest(),
+            "tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest(),
             "head": self.head_ids,
             "tail": self.tail_ids,
             "end": self.end_id,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exp.config.schema import ModelConfig, Strategy, Weights
 from exp.data.render import Renderer
-from exp.generation.cache.digest import code_digest, file_digest
+from exp.digest import code_digest, file_digest
 from exp.generation.cache.key import KeyContext
 from exp.generation.settings import GenerationSettings
 from exp.hardware.capability import BITSANDBYTES, CHECKPOINT_QUANTIZATIONS

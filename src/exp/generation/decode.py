@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from exp.config.schema import Layout, Strategy
 from exp.errors import ModelError
 from exp.generation.cache.key import Request
-from exp.generation.drafting import Drafter
+from exp.generation.drafting import open_drafter
 from exp.generation.engine import Engine
 from exp.generation.reference import generate_with_transformers
 from exp.generation.row import Completion
@@ -70,6 +70,6 @@ def open_engine(model: PreTrainedModel, settings: GenerationSettings) -> Engine:
         max_new_tokens=settings.max_new_tokens,
         stop_ids=settings.stop_ids,
         num_slots=settings.num_slots,
-        drafter=Drafter(settings.template, settings.folded) if settings.config.drafting else None,
+        drafter=open_drafter(settings) if settings.config.drafting else None,
         constraint=settings.constraint,
     )

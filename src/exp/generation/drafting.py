@@ -9,6 +9,7 @@ drafts are. Counts depend on tokens alone and never on clocks, so equal calls dr
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from exp.generation.settings import GenerationSettings
 from exp.generation.template import LONGEST_CONTEXT, START, Continuations, Template
 
 LONGEST_DRAFT = 16
@@ -88,6 +89,11 @@ class Copybook:
             if position is not None:
                 return position, length
         return -1, 0
+
+
+def open_drafter(settings: GenerationSettings) -> "Drafter":
+    """Make the drafter that greedy settings ask for."""
+    return Drafter(settings.template, None if settings.fold is None else settings.fold())
 
 
 class Drafter:

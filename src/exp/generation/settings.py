@@ -1,5 +1,6 @@
 """Generation settings in which nothing is left open."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,8 @@ class GenerationSettings:
         num_slots: Rows side by side, if the memory admits as many.
         constraint: The schema that completions obey; None where they are free.
         template: What completions look like; None where there is no run that knows.
-        folded: For each token id the number of its text without white space around it.
+        fold: Computes for each token id the number of its text without white space around it;
+            asked when something is decoded, for it goes through the whole vocabulary.
     """
 
     config: GenerationConfig
@@ -58,7 +60,7 @@ class GenerationSettings:
     num_slots: int
     constraint: "Constraint | None" = None
     template: "Template | None" = None
-    folded: tuple[int, ...] | None = None
+    fold: Callable[[], tuple[int, ...]] | None = None
 
     @property
     def max_new_tokens(self) -> int:

@@ -56,11 +56,30 @@ def _try_step(make: StepMaker, device: "torch.device", dtype: "torch.dtype") -> 
 
 
 def _flash_attention_step(device: "torch.device", dtype: "torch.dtype") -> Step:
-    from flash_attn import flash_attn_func
+    import torch
+    from flash_attn import flash_attn_varlen_func
+
+    # As training calls it: a prefix of three tokens, and a suffix of five that sees it.
+    query_ends = torch.tensor([0, 3, 8], dtype=torch.int32, device=device)
+    key_ends = torch.tensor([0, 3, 11], dtype=torch.int32, device=device)
 
     def step(x: "torch.Tensor") -> "torch.Tensor":
-        query = x.reshape(1, 8, 1, WIDTH)  # batch time heads width
-        attended: torch.Tensor = flash_attn_func(query, query, query, causal=True)
+        query = x.reshape(8, 1, WIDTH)  # tokens heads width
+        key = torch.cat([query[:3], query])
+        attended: torch.Tensor = flash_attn_varlen_func(
+            query,
+            key,
+            key,
+            query_ends,
+            key_ends,
+            5,
+            8,
+            dropout_p=0.0,
+            softmax_scale=WIDTH**-0.5,
+            causal=True,
+            softcap=0.0,
+            deterministic=True,
+        )
         return attended
 
     return step

@@ -38,6 +38,9 @@ class Wishes:
 class ResolvedHardware:
     """Settings that this machine can fulfil; nothing in it is `auto`.
 
+    `attention` is what works on the machine. Whether it is right for a model is tried with the
+    model (`model/varlen_check.py`); a training goes on with SDPA if it is not.
+
     `precision` is that of the frozen base and of the arithmetic. Adapters are fp32 always: in bf16,
     updates smaller than half a unit in the last place would be lost.
 

@@ -62,7 +62,11 @@ def choose_attention(
     hardware: HardwareConfig,
     findings: Findings,
 ) -> Attention:
-    """Take FlashAttention if one step of it works here and now, else SDPA with the reason."""
+    """Take FlashAttention if one step of it works here and now, else SDPA with the reason.
+
+    Whether it is right at a model's own shapes is tried once there is a model; training alone uses
+    it, for streams.
+    """
     wanted = hardware.attention
     if wanted is Attention.sdpa:
         findings.because("hardware.attention", "sdpa", "as set")

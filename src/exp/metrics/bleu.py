@@ -4,21 +4,34 @@ Source:
     Papineni et al. 2002, BLEU. https://aclanthology.org/P02-1040; Post 2018, sacreBLEU.
 """
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 import numpy as np
-from sacrebleu.metrics.bleu import BLEU as SacreBLEU
 
 from exp.metrics.metric import TEXT, Metric, Numbers
 from exp.metrics.row import RowScore
 
-# effective_order only silences sacrebleu's remark on single sentences; the counts are the same.
-# force: model output is what it is, tokenised or not.
-_SENTENCE = SacreBLEU(effective_order=True, force=True)
-_ORDER = _SENTENCE.max_ngram_order
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU as SacreBLEU
+
+_ORDER = 4
+"""Longest n-grams that are counted."""
+
+
+@cache
+def _sacrebleu() -> "SacreBLEU":
+    # Imported when the first text is scored: it takes a tenth of a second, and JSON needs none.
+    from sacrebleu.metrics.bleu import BLEU as SacreBLEU
+
+    # effective_order only silences sacrebleu's remark on single sentences; the counts are the same.
+    # force: model output is what it is, tokenised or not.
+    return SacreBLEU(max_ngram_order=_ORDER, effective_order=True, force=True)
 
 
 def _statistics(row: RowScore) -> list[float]:
     """Count lengths and n-grams: (ours, reference's, matching 1- to 4-grams, our 1- to 4-grams)."""
-    score = _SENTENCE.sentence_score(row.text, [str(row.reference)])
+    score = _sacrebleu().sentence_score(row.text, [str(row.reference)])
     return [score.sys_len, score.ref_len, *score.counts, *score.totals]
 
 
@@ -29,12 +42,13 @@ def _corpus_bleu(sums: Numbers) -> Numbers:
 
 def _bleu(sums: Numbers) -> float:
     whole = [int(number) for number in sums]
-    return SacreBLEU.compute_bleu(
+    bleu = _sacrebleu()
+    return bleu.compute_bleu(
         correct=whole[2 : 2 + _ORDER],
         total=whole[2 + _ORDER :],
         sys_len=whole[0],
         ref_len=whole[1],
-        smooth_method=_SENTENCE.smooth_method,
+        smooth_method=bleu.smooth_method,
     ).score
 
 

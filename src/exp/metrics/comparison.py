@@ -5,7 +5,9 @@ so they cost where they are wrong. Leaves match where path, type and value are t
 by name; the items of two lists pair so that the most leaves match, whatever their order.
 """
 
+import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,10 @@ ROOT = "$"
 _MATCHED = 1 << 26
 _SAME_TYPE = 2
 _SAME_PATH = 1
+
+FEW_PAIRINGS = 120
+"""So many are tried one by one: lists are mostly short, and scipy takes longer to import than all
+else that scoring a thousand cached predictions takes."""
 
 _PLAIN_KEY = re.compile(r'[^.\[\]"$\ud800-\udfff]+')
 
@@ -208,12 +214,28 @@ def _assign(
     predicted: Sequence[Json], reference: Sequence[Json]
 ) -> tuple[list[int], list[int], int]:
     """Solve the assignment problem; returns the paired indices and their summed similarity."""
-    # Imported late: it takes a third of the time in which cached predictions are scored.
+    gains = [[similarity(one, other) for other in reference] for one in predicted]
+    if math.perm(max(len(gains), len(gains[0])), min(len(gains), len(gains[0]))) <= FEW_PAIRINGS:
+        return _assign_by_trying(gains)
     from scipy.optimize import linear_sum_assignment
 
-    gains = np.array([[similarity(one, other) for other in reference] for one in predicted], float)
-    rows, columns = linear_sum_assignment(gains, maximize=True)
-    return rows.tolist(), columns.tolist(), int(gains[rows, columns].sum())
+    weights = np.array(gains, float)
+    rows, columns = linear_sum_assignment(weights, maximize=True)
+    return rows.tolist(), columns.tolist(), int(weights[rows, columns].sum())
+
+
+def _assign_by_trying(gains: Sequence[Sequence[int]]) -> tuple[list[int], list[int], int]:
+    """Take the first of the best pairings of a few items."""
+    num_rows, num_columns = len(gains), len(gains[0])
+    if num_rows > num_columns:
+        columns, rows, total = _assign_by_trying(list(zip(*gains, strict=True)))
+        return rows, columns, total
+
+    def total_gain(columns: tuple[int, ...]) -> int:
+        return sum(row[column] for row, column in zip(gains, columns, strict=True))
+
+    best = max(itertools.permutations(range(num_columns), num_rows), key=total_gain)
+    return list(range(num_rows)), list(best), total_gain(best)
 
 
 def _keyed(items: Sequence[Json]) -> list[tuple[str, Json]]:

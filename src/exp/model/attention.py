@@ -6,9 +6,11 @@ embeddings act on single tokens and need no change. The layout of the stream arr
 argument `segments`, which every decoder hands through to its attention.
 
 Two products compute it: the prefix attends causally to itself, and each suffix, as one row of a
-padded rectangle, attends to the prefix and causally to itself. The result is exact.
+padded rectangle, attends to the prefix and causally to itself. The result is exact. This is what
+streams are computed by, wherever `model/varlen_attention.py` is not asked for or does not work.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -60,9 +62,7 @@ def stream_attention(
     Raises:
         TypeError: The model asks for something that would change the scores and is not done here.
     """
-    asked = [name for name in UNSERVED_ARGUMENTS if others.get(name) is not None]
-    if asked:
-        raise TypeError(f"its attention takes {', '.join(asked)}, which a stream does not have")
+    refuse_unserved(others)
     prefix_length = segments.prefix_length
     num_suffixes, longest = segments.rows.shape
     outputs = []
@@ -89,6 +89,17 @@ def stream_attention(
     )
     outputs.append(suffix_out.transpose(1, 2).flatten(0, 1).index_select(0, segments.kept))
     return torch.cat(outputs).unsqueeze(0), None
+
+
+def refuse_unserved(arguments: Mapping[str, Any]) -> None:
+    """Refuse what would change the scores of a stream and is not done.
+
+    Raises:
+        TypeError: One of the arguments does.
+    """
+    asked = [name for name in UNSERVED_ARGUMENTS if arguments.get(name) is not None]
+    if asked:
+        raise TypeError(f"its attention takes {', '.join(asked)}, which a stream does not have")
 
 
 def _attend(

@@ -2,15 +2,17 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from exp.config.schema import Layout, LossOn
+from exp.config.schema import Attention, Layout, LossOn
 from exp.data.batch import Batch, collate
 from exp.model.attention import STREAM
 from exp.model.base import body_of, plain_attention
+from exp.model.varlen_attention import VARLEN_STREAM, varlen_segments
 from exp.model.widening import computing_in_fp32
 from exp.records import Rendered
 
@@ -65,9 +67,18 @@ def choose_layout(
     return LayoutChoice(wanted) if obstacle is None else LayoutChoice(Layout.padded, obstacle)
 
 
-def prepare_for_layout(model: PreTrainedModel, layout: Layout) -> None:
-    """Give the model the attention function that the layout's batches need."""
-    model.set_attn_implementation(plain_attention(model) if layout is Layout.padded else STREAM)
+def prepare_for_layout(
+    model: PreTrainedModel, layout: Layout, attention: Attention = Attention.sdpa
+) -> None:
+    """Give the model the attention function that the layout's batches need.
+
+    Args:
+        model: The causal LM.
+        layout: Of its batches.
+        attention: What computes streams; `flash` only where `varlen_check` found it right.
+    """
+    stream = VARLEN_STREAM if attention is Attention.flash else STREAM
+    model.set_attn_implementation(plain_attention(model) if layout is Layout.padded else stream)
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:
@@ -91,7 +102,9 @@ def label_states(model: PreTrainedModel, batch: Batch, embeddings: Tensor | None
         embeddings: What its tokens are embedded as; None: as the model embeds them.
     """
     tokens = {"input_ids": batch.input_ids} if embeddings is None else {"inputs_embeds": embeddings}
-    extra = {} if batch.segments is None else {"segments": batch.segments}
+    extra: dict[str, Any] = {} if batch.segments is None else {"segments": batch.segments}
+    if batch.segments is not None and model.config._attn_implementation == VARLEN_STREAM:
+        extra = {"segments": varlen_segments(batch.segments)}
     hidden = body_of(model)(
         **tokens,
         position_ids=batch.position_ids,
@@ -112,7 +125,7 @@ def _stream_obstacle(model: PreTrainedModel, layout: Layout, num_tokens: int) ->
     """
     if model.device.type == "meta" or num_tokens < 2:
         return None
-    examples = _probe_examples(model.config.get_text_config().vocab_size, num_tokens)
+    examples = probe_examples(model.config.get_text_config().vocab_size, num_tokens)
     before, was_training = model.config._attn_implementation, model.training
 
     def states(each: Layout, wide: bool) -> Tensor:
@@ -151,7 +164,7 @@ def _rows_by_example(batch: Batch) -> Tensor:
     return torch.cat([torch.arange(prefix).expand(len(own), -1), own], dim=1).flatten()
 
 
-def _probe_examples(vocabulary: int, num_tokens: int) -> list[Rendered]:
+def probe_examples(vocabulary: int, num_tokens: int) -> list[Rendered]:
     """Two examples that begin alike and end differently."""
     return [
         Rendered(

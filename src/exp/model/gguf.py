@@ -1,6 +1,5 @@
 """Convert a GGUF file once into a folder that transformers loads like any other model."""
 
-import hashlib
 import logging
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from exp.digest import file_digest
 from exp.errors import ModelError
 from exp.publish import publish_folder
 
@@ -17,14 +17,10 @@ log = logging.getLogger(__name__)
 def converted_folder(gguf_file: Path, parent: Path) -> Path:
     """Return the folder with the file's weights as bf16 safetensors, converting them if need be.
 
-    The folder's name holds the file's size and the digest of its content, so another file of the
-    same name is another folder. Several processes may ask at once; one converts, the others wait.
+    The folder's name holds the digest of the file's content, so another file of the same name is
+    another folder. Several processes may ask at once; one converts, the others wait.
     """
-    digest = hashlib.sha256()
-    with gguf_file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    target = parent / f"{gguf_file.stem}-{digest.hexdigest()[:16]}"
+    target = parent / f"{gguf_file.stem}-{file_digest(gguf_file)[:16]}"
     if not target.is_dir():
         with FileLock(f"{target}.lock"):
             if not target.is_dir():

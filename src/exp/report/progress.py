@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -11,12 +12,29 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
+T = TypeVar("T")
+
 SECONDS_BETWEEN_LINES = 10.0
+
+
+class Advance(Protocol):
+    """Counts what is done."""
+
+    def __call__(self, count: int) -> None:
+        """Add what was done since the last call."""
+
+    def behind(self, prepare: Callable[[], T]) -> Callable[[], T]:
+        """Return `prepare` so that speed is measured from its end on.
+
+        What was there before, such as rows from a cache, and the loading of a model say nothing
+        about how fast the rest will come.
+        """
 
 
 @contextmanager
@@ -26,7 +44,7 @@ def progress(
     unit: str = "rows",
     console: Console | None = None,
     seconds_between_lines: float = SECONDS_BETWEEN_LINES,
-) -> Iterator[Callable[[int], None]]:
+) -> Iterator[Advance]:
     """Show how many of `total` are done, how fast, and the time left.
 
     Goes to standard error, so that results can be piped from standard output.
@@ -39,7 +57,7 @@ def progress(
         seconds_between_lines: How often a line is written when piped.
 
     Yields:
-        A function to call with the number of rows done since the last call.
+        What to call with the number of rows done since the last call.
     """
     console = console or Console(stderr=True)
     show = _bar if console.is_terminal else _lines
@@ -57,10 +75,21 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{_number(speed)} {self.unit}/s", style="dim")
 
 
+class _Bar:
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def __call__(self, count: int) -> None:
+        self._bar.advance(self._task, count)
+
+    def behind(self, prepare: Callable[[], T]) -> Callable[[], T]:
+        return prepare  # its speed is that of the last half minute anyway
+
+
 @contextmanager
 def _bar(
     description: str, total: int | None, unit: str, console: Console, _: float
-) -> Iterator[Callable[[int], None]]:
+) -> Iterator[Advance]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -69,40 +98,56 @@ def _bar(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda count: bar.advance(task, count)
+        yield _Bar(bar, bar.add_task(description, total=total))
+
+
+class _Lines:
+    def __init__(
+        self, description: str, total: int | None, unit: str, console: Console, seconds: float
+    ) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self._console, self._seconds_between = console, seconds
+        self._begun = self._start = self._last = time.monotonic()
+        self._done = self._done_before = 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._last >= self._seconds_between and self._done != self._total:
+            self._last = now
+            self.write(now)
+
+    def behind(self, prepare: Callable[[], T]) -> Callable[[], T]:
+        def prepared() -> T:
+            result = prepare()
+            self._start, self._done_before = time.monotonic(), self._done
+            return result
+
+        return prepared
+
+    def write(self, now: float) -> None:
+        line = self._line(now)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self, now: float) -> str:
+        done, total, unit = self._done, self._total, self._unit
+        rate = (done - self._done_before) / max(now - self._start, 1e-9)
+        of = "" if total is None else f"/{total}"
+        text = f"{self._description}: {done}{of} {unit}, {_number(rate)} {unit}/s"
+        if total is None or done >= total:
+            return f"{text}, {_duration(now - self._begun)}"
+        return f"{text}, {_duration((total - done) / rate)} left" if rate else text
 
 
 @contextmanager
 def _lines(
     description: str, total: int | None, unit: str, console: Console, seconds_between: float
-) -> Iterator[Callable[[int], None]]:
-    start = last = time.monotonic()
-    done = 0
-
-    def line(now: float) -> str:
-        rate = done / max(now - start, 1e-9)
-        of = "" if total is None else f"/{total}"
-        text = f"{description}: {done}{of} {unit}, {_number(rate)} {unit}/s"
-        if total is None or done >= total:
-            return f"{text}, {_duration(now - start)}"
-        return f"{text}, {_duration((total - done) / rate)} left" if rate else text
-
-    def advance(count: int) -> None:
-        nonlocal done, last
-        done += count
-        now = time.monotonic()
-        if now - last >= seconds_between and done != total:
-            last = now
-            write(line(now))
-
-    def write(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+) -> Iterator[Advance]:
+    lines = _Lines(description, total, unit, console, seconds_between)
     try:
-        yield advance
+        yield lines
     finally:
-        write(line(time.monotonic()))
+        lines.write(time.monotonic())
 
 
 def _number(value: float) -> str:

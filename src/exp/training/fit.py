@@ -72,7 +72,7 @@ def fit(
         model: Base with a trainable adapter.
         data: Serves the steps of its plan.
         config: The whole configuration.
-        hardware: What the machine was found to do.
+        hardware: What the machine was found to do, its attention with this model.
         run: Where checkpoints go.
         validate: Scores the model as it is.
         record: Gets every logged point.
@@ -93,7 +93,7 @@ def fit(
         set_adapter_weights(model, start.adapter, str(start.path))
         data.first_step = start.step
     base: PreTrainedModel = model.get_base_model()  # type: ignore[assignment]
-    prepare_for_layout(base, data.layout)
+    prepare_for_layout(base, data.layout, hardware.attention)
     if config.training.gradient_checkpointing:
         enable_checkpointing(base)
     module = LoraModule(

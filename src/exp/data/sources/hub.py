@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from exp.data.sources.columns import write_rows
 from exp.errors import DataError
 
 PREFIX = "hub:"
@@ -24,6 +23,8 @@ def unpack_hub(source: str, split: str) -> Path:
     """
     import datasets  # takes seconds, and few need it
     from huggingface_hub.errors import HfHubHTTPError
+
+    from exp.data.sources.columns import write_rows
 
     name, *parts = source.removeprefix(PREFIX).split(":")
     if not name or len(parts) > 2:

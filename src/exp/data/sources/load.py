@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exp.config.schema import FieldsConfig, OutputFormat
-from exp.data.sources.columns import unpack_parquet
 from exp.data.sources.datafile import DataFile
 from exp.data.sources.delimited import Delimited, read_header
 from exp.data.sources.examples import Examples, FileExamples
@@ -114,6 +113,8 @@ def _open(name: str, split: str, where: str | None) -> tuple[DataFile, str]:
         if packed:
             path = unpack(path, name)
         if kind == ".parquet":
+            from exp.data.sources.columns import unpack_parquet  # imports Arrow; few need it
+
             path = unpack_parquet(path, name)
         return DataFile(path, name), kind
     except OSError as error:

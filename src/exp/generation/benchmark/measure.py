@@ -16,7 +16,7 @@ from exp.errors import UserError
 from exp.generation.benchmark.ladder import Rung
 from exp.generation.cache.key import Request
 from exp.generation.constraint import Constraint
-from exp.generation.drafting import Drafter
+from exp.generation.drafting import open_drafter
 from exp.generation.engine import Engine
 from exp.generation.reference import generate_with_transformers
 from exp.generation.row import Completion
@@ -149,7 +149,7 @@ def _decode(
         max_new_tokens=settings.max_new_tokens,
         stop_ids=settings.stop_ids,
         num_slots=settings.num_slots,
-        drafter=Drafter(settings.template, settings.folded) if rung.drafting else None,
+        drafter=open_drafter(settings) if rung.drafting else None,
         constraint=constraint,
         share_prefix=rung.share_prefix,
         refill=rung.refill,

@@ -1,14 +1,16 @@
 """What one forward and backward of a micro-batch keep, and where they peak, in bytes.
 
 The formulas follow the code that trains: `model/fused_lora.py`, `model/fused_elementwise.py`,
-`model/attention.py` and `training/loss.py`. The base is frozen, so a linear layer keeps its input
-only for the adapter on it; norms keep their normed input, the gated MLP its two products, attention
-its operands and, where scores are materialised, the weights. Memory peaks at one of five places::
+`model/attention.py`, `model/varlen_attention.py` and `training/loss.py`. The base is frozen, so a
+linear layer keeps its input only for the adapter on it; norms keep their normed input, the gated
+MLP its two products, attention its operands and, where scores are materialised, the weights. Memory
+peaks at one of five places::
 
     loss        all activations, and a chunk of logits with its softmax
     final norm  all activations, and a gradient in fp32
     MLP         the backward of a layer's MLP: four tensors of the intermediate width
-    attention   the backward of its attention: two more tensors of the weights' size
+    attention   the backward of its attention: two more tensors of the weights' size, or the sums in
+                fp32 and the ungrouped gradients of FlashAttention's kernel
     prefix      the same for the attention within the shared prefix
 
 With checkpointing a layer keeps its input alone; the last three places then hold one layer's
@@ -28,6 +30,13 @@ LOGITS_BYTES = 128 * 2**20
 CPU_LOGITS_BYTES = 24 * 2**20
 """As in `training/loss.py`; a test compares them."""
 
+INDEX32, INDEX64 = 4, 8
+"""Bytes of an index."""
+KERNEL_BLOCK = 128
+"""Queries in a block of FlashAttention's kernel."""
+MOST_MULTIPROCESSORS = 192
+"""Of one card; the largest that is sold has 188."""
+
 QKV = ("q_proj", "k_proj", "v_proj")
 GATED = ("gate_proj", "up_proj")
 
@@ -44,6 +53,7 @@ class Setup:
         fused: Whether LoRA layers have the fused forward of `model/fused_lora.py`.
         on_cpu: There, small attention scores are materialised.
         dequantised: Bytes of a quantised weight's copy while it is used; 0 without.
+        varlen: Whether streams go through FlashAttention's kernel.
     """
 
     sizes: ModelSizes
@@ -55,6 +65,7 @@ class Setup:
     on_cpu: bool
     checkpointing: bool
     dequantised: int = 0
+    varlen: bool = False
 
     def among(self, *names: str) -> tuple[Linear, ...]:
         """The named layers that have an adapter."""
@@ -85,12 +96,16 @@ class _Attention:
         weights: Of it, the suffixes' attention weights; 0 where a fused kernel keeps none.
         prefix_weights: The same of the prefix.
         operands: What the suffixes' part keeps besides weights: queries, keys, values.
+        workspace: What the backward takes besides a gradient for each query, key and value.
+        indices: What all layers share.
     """
 
     kept: int
-    weights: int
-    prefix_weights: int
-    operands: int
+    weights: int = 0
+    prefix_weights: int = 0
+    operands: int = 0
+    workspace: int = 0
+    indices: int = 0
 
 
 def activations(setup: Setup, batch: MicroBatch, *, gradients: bool) -> Activations:
@@ -113,7 +128,7 @@ def activations(setup: Setup, batch: MicroBatch, *, gradients: bool) -> Activati
     lower = norm + _inputs(setup, tokens, GATED, sizes.hidden) + (2 if sizes.fused else 3) * wide
     layer = upper + output + lower + product + (sizes.norms - 2) * norm
 
-    rotary = 2 * tokens * sizes.head_dim * item * sizes.rotations
+    rotary = 2 * tokens * sizes.head_dim * item * sizes.rotations + attention.indices
     rows = batch.labels * sizes.hidden * item
     # The embeddings need no gradient, so the first norm keeps nothing.
     first = layer - norm
@@ -139,7 +154,7 @@ def activations(setup: Setup, batch: MicroBatch, *, gradients: bool) -> Activati
     in_attention = upper + hidden + outputs + others * (not gradients)
     # Gradients of queries and keys come after those of the weights; the suffixes' before the
     # prefix'.
-    suffix = in_attention + 2 * attention.weights
+    suffix = in_attention + attention.workspace + 2 * attention.weights
     if not attention.weights:
         suffix += outputs + 2 * key_outputs
     prefix = in_attention - attention.weights - attention.operands
@@ -202,7 +217,9 @@ def _attention(setup: Setup, batch: MicroBatch) -> _Attention:
         if batch.ragged:
             # A mask rules out the grouping of heads, and is kept once per layer.
             kept += batch.tokens * 2 * (queries - keys) + batch.rows * batch.longest**2 * item
-        return _Attention(kept, 0, 0, 0)
+        return _Attention(kept)
+    if setup.varlen:
+        return _varlen_attention(setup, batch)
     # On CUDA keys and values are repeated for all heads of their group.
     repeated = keys if setup.on_cpu else queries
     operands = rectangle * queries + 2 * batch.rows * seen * repeated
@@ -222,6 +239,33 @@ def _attention(setup: Setup, batch: MicroBatch) -> _Attention:
             prefix_weights = 0
             kept += (batch.tokens + batch.prefix) * queries + batch.prefix * sizes.heads * FP32
     return _Attention(kept, weights, prefix_weights, operands)
+
+
+def _varlen_attention(setup: Setup, batch: MicroBatch) -> _Attention:
+    """One call for all sequences: the prefix and each row behind it, or each row."""
+    sizes, item = setup.sizes, setup.itemsize
+    queries, keys = sizes.queries * item, sizes.keys * item
+    # Each row sees a copy of the prefix's keys; without a prefix keys stay where they are.
+    seen = batch.tokens + batch.rows * batch.prefix
+    kept = batch.tokens * (queries + sizes.heads * FP32) + 2 * seen * keys
+    if not (setup.fused and setup.among("o_proj")):
+        kept += batch.tokens * queries  # its output, which is no one's input as it is
+    sequences = batch.rows + (batch.prefix > 0)
+    indices = 2 * (sequences + 1) * INDEX32
+    if batch.prefix:
+        indices += 2 * seen * INDEX64
+    # FlashAttention's csrc/flash_attn/flash_api.cpp, mha_varlen_bwd: sums of the queries' gradients
+    # in fp32 with room for one more block per sequence, several of them where heads and sequences
+    # are fewer than multiprocessors, and gradients of keys and values before heads are grouped.
+    rows = batch.tokens + KERNEL_BLOCK * sequences
+    splits = -(-MOST_MULTIPROCESSORS // (sequences * sizes.heads))
+    step = 32 if sizes.head_dim <= 128 else 64
+    width = -(-sizes.head_dim // step) * step
+    workspace = rows * sizes.heads * (splits * width + 1) * FP32
+    workspace += 2 * (seen - batch.tokens) * keys
+    if sizes.key_heads != sizes.heads:
+        workspace += 2 * seen * queries
+    return _Attention(kept, workspace=workspace, indices=indices)
 
 
 def _materialises(setup: Setup, weights: int) -> bool:

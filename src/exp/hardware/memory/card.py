@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from exp.config.schema import Accelerator, HardwareConfig, Precision
+from exp.config.schema import Accelerator, Attention, HardwareConfig, Precision
 from exp.hardware.capability import Capability
 
 
@@ -15,6 +15,7 @@ class Card:
         quantize_to: How a base that does not fit may be stored; None for no way.
         peak_tflops: None where it is not known.
         flop_share: Share of the peak that is expected.
+        varlen: Whether FlashAttention computes streams.
     """
 
     name: str
@@ -25,10 +26,15 @@ class Card:
     quantize_to: str | None = None
     peak_tflops: float | None = None
     flop_share: float | None = None
+    varlen: bool = False
 
 
 def card_of(hardware: HardwareConfig, capability: Capability) -> Card:
-    """Describe a profile's card; what the profile leaves open is as on this machine."""
+    """Describe a profile's card; what the profile leaves open is as on this machine.
+
+    Whether FlashAttention works there is found out by trying: only where it is set is it planned
+    with.
+    """
     found = capability.cuda_devices
     is_profile = hardware.compute_capability is not None
     on_cpu = hardware.accelerator is Accelerator.cpu or not (is_profile or found)
@@ -52,4 +58,5 @@ def card_of(hardware: HardwareConfig, capability: Capability) -> Card:
         quantize_to=hardware.quantize_to,
         peak_tflops=hardware.peak_tflops,
         flop_share=hardware.expected_flop_share,
+        varlen=not on_cpu and hardware.attention is Attention.flash,
     )

@@ -40,6 +40,7 @@ class Request:
         max_new_tokens: Longest completion that validation decodes.
         slots: Rows that validation decodes side by side.
         packed: Whether weights are laid out for the processor besides, as on a CPU in bf16.
+        varlen: Whether FlashAttention computes streams.
     """
 
     sizes: ModelSizes
@@ -52,6 +53,7 @@ class Request:
     slots: int
     on_cpu: bool
     packed: bool
+    varlen: bool = False
 
     @property
     def targets(self) -> tuple[Linear, ...]:
@@ -133,6 +135,7 @@ def predict(
         on_cpu=request.on_cpu,
         checkpointing=checkpointing,
         dequantised=dequantised,
+        varlen=request.varlen,
     )
     measured = [
         (activations(setup, forward.batch, gradients=not forward.alone), forward)

@@ -27,6 +27,7 @@ from exp.model.forward import choose_layout, prepare_for_layout
 from exp.model.lora import attach_lora
 from exp.model.packed_linear import pack_linears
 from exp.model.source import ModelFiles
+from exp.model.varlen_check import settle_attention
 from exp.training.benchmark.flops import model_size, useful_flops
 from exp.training.benchmark.full_logits import FullLogitsModule
 from exp.training.benchmark.gemm_peak import measure_gemm_peak
@@ -130,11 +131,14 @@ def _measure(job: Job, rung: Rung) -> Measurement | NotMeasured:
         store, config.training.batch_size, size_limit, choice.layout, rung.length_aware
     )
     model.to(job.device)  # type: ignore[arg-type]
+    attention = settle_attention(
+        model, choice.layout, job.hardware.attention, config.hardware.attention
+    ).attention
     packs = rung.packed_weights and pack_linears(model) > 0
     if rung.packed_weights and not packs and rung.compile is Compile.off:
         return NotMeasured("weights are packed on a CPU and in bf16 only")
     adapted = attach_lora(model, config.lora, config.seed, fuse=rung.fused)
-    prepare_for_layout(model, choice.layout)
+    prepare_for_layout(model, choice.layout, attention)
     checked: dict[str, float] = {}
 
     def record(step: int, epoch: int, values: Mapping[str, float]) -> None:

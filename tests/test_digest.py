@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from exp import digest
+from exp.digest import code_digest, file_digest
 from exp.errors import UserError
-from exp.generation.cache import digest
-from exp.generation.cache.digest import code_digest, file_digest
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Digests of files and of source code, the parts of a prediction's key."""
+"""Digests of files and of source code, as parts of keys under which results are kept."""
 
 import hashlib
 import importlib.util
