@@ -190,3 +190,11 @@ def test_files_at_rest_are_remembered_by_default(tmp_path, monkeypatch, hashed):
     monkeypatch.setattr(digest.time, "time_ns", lambda: later)
     assert file_digest(path) == file_digest(path)
     assert hashed == ["big"]
+
+
+def test_without_a_folder_to_remember_in_a_file_is_hashed_all_the_same(
+    tmp_path, monkeypatch, memory
+):
+    path = write(tmp_path / "a")
+    monkeypatch.setenv("EXP_CACHE_DIR", str(path / "no" / "folder"))
+    assert file_digest(path) == hashlib.sha256(b"weights").hexdigest()

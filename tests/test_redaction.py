@@ -70,6 +70,8 @@ def test_a_secret_that_begins_with_another_is_redacted_whole(
         ("AKIA" + "CANARY99" * 2, "CANARY99"),
         ("sk-" + "canary99" * 4, "canary99"),
         ("wandb: api key " + "0123456789abcdef0123" * 2, "0123456789abcdef0123"),
+        ('passphrase="correct horse canary99"', "canary99"),
+        ("{'password': 'a, b; canary99'}", "canary99"),
         ('wandb_key="' + "0123456789abcdef0123" * 2 + '"', "0123456789abcdef0123"),
         ("train model.hf_token=canary99 lora.r=8", "canary99"),
         ('{"api_key": "canary99"}', "canary99"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exp import __version__
+from exp.config.quoting import quoted
 from exp.errors import ConfigError, UserError
 
 
@@ -173,10 +174,9 @@ def _quoted(word: str, verbatim: tuple[str, ...]) -> str:
     key, equals, value = word.partition("=")
     if key not in verbatim or not equals or value == "null" or re.fullmatch(r"'.*'", value, re.S):
         return word
-    # Backslashes mean something to Hydra before a quote, and to OmegaConf before ${.
+    # Backslashes mean something to OmegaConf before ${, and to Hydra before a quote.
     value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    value = re.sub(r"(\\*)('|$)", r"\1\1\2", value).replace("'", "\\'")
-    return f"{key}='{value}'"
+    return f"{key}={quoted(value)}"
 
 
 def _config_dir(words: list[str]) -> str | None:
@@ -184,7 +184,7 @@ def _config_dir(words: list[str]) -> str | None:
     for word, after in zip(words, [*words[1:], ""], strict=True):
         if word in ("--config-dir", "-cd"):
             return after
-        if word.startswith("--config-dir="):
+        if word.startswith(("--config-dir=", "-cd=")):
             return word.partition("=")[2]
     return None
 

@@ -47,13 +47,10 @@ def file_digest(path: Path, memory: Path | None = None) -> str:
     path = path.resolve()
     try:
         before = _identity(path)
-        note = None
-        if before[0] >= _REMEMBER_BYTES:
-            folder = memory or cache_dir("digests")
-            note = folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()}.json"
-            known = _recall(note, path, before)
-            if known is not None:
-                return known
+        note = _note(path, memory) if before[0] >= _REMEMBER_BYTES else None
+        known = None if note is None else _recall(note, path, before)
+        if known is not None:
+            return known
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         settled = time.time_ns() - max(before[1:3]) > _SETTLED_NS
@@ -88,6 +85,15 @@ def _identity(path: Path) -> list[int]:
     """Return size, times of the last change of content and of status (ns), inode and device."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+
+
+def _note(path: Path, memory: Path | None) -> Path | None:
+    """Say where a file's digest is remembered; None where no folder can be had for it."""
+    try:
+        folder = memory or cache_dir("digests")
+    except UserError:
+        return None
+    return folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()}.json"
 
 
 def _recall(note: Path, path: Path, identity: list[int]) -> str | None:

@@ -6,6 +6,7 @@ UserError
 ├── ModelError          a model cannot be found, loaded or served
 ├── CheckpointError     a run folder or a checkpoint is missing or damaged
 ├── HardwareError       this machine cannot do what was asked
+├── TrainingError       training itself went wrong
 └── MissingExtraError   an optional package is not installed
 """
 
@@ -58,6 +59,12 @@ class HardwareError(UserError):
     """This machine cannot do what was asked."""
 
 
+class TrainingError(UserError):
+    """Training itself went wrong: settings that were fine by themselves led nowhere."""
+
+    exit_code = 1
+
+
 class MissingExtraError(UserError):
     """An optional package is not installed; the fix is the exact pip line."""
 
@@ -65,6 +72,7 @@ class MissingExtraError(UserError):
         super().__init__(
             f"{package} is not installed.", where=where, fix=f'pip install "exp[{extra}]"'
         )
+        self.args = (package, extra, where)  # what pickle makes it anew from
 
 
 class UserErrors(UserError):

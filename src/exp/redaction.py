@@ -61,7 +61,9 @@ _AFTER_NAME: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
         ("pass", "secret", "key", "credential", "authorization", "token"),
         re.compile(
             rf"({_SECRET_NAME}[\"']?\s{{0,3}}[=:]\s{{0,3}}[\"']?)"
-            r"(?!\[redacted\]|(?:bearer|basic)\s|null\b|none\b)[^\s\"',;&}\])]{3,}",
+            r"(?!\[redacted\]|(?:bearer|basic)\s|null\b|none\b)"
+            # In quotes, spaces and commas are part of it.
+            r"(?:(?<=\")[^\"\n]{3,}|(?<=')[^'\n]{3,}|[^\s\"',;&}\])]{3,})",
             re.IGNORECASE,
         ),
     ),

@@ -47,6 +47,10 @@ class RunDir:
         return self.path / "scores.json"
 
     @property
+    def scores_lock(self) -> Path:
+        return self.path / ".scores.lock"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -70,14 +74,20 @@ def create_run_dir(parent: Path, name: str | None) -> RunDir:
     the same second by different processes do not meet.
 
     Raises:
-        CheckpointError: A folder of that name is there already.
+        CheckpointError: A folder of that name is there already, or none can be made.
     """
     unique = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
     path = parent / unique
-    parent.mkdir(parents=True, exist_ok=True)
     try:
+        parent.mkdir(parents=True, exist_ok=True)
         path.mkdir()
-    except FileExistsError:
+    except OSError as error:
+        if not path.exists():
+            raise CheckpointError(
+                f"The run folder {path} cannot be made: {error.strerror}.",
+                where=f"output_dir={parent}",
+                fix="output_dir=<a folder that can be written>",
+            ) from error
         raise CheckpointError(
             f"The run folder {path} exists already; a run never writes over another.",
             where=f"name={name}",

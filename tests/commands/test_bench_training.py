@@ -78,7 +78,13 @@ def test_a_mistake_is_said_in_three_lines(exp, capsys, words, says):
     assert says in capsys.readouterr().err
 
 
-def test_a_setting_of_the_other_benchmark_is_a_warning(exp, tmp_path, capsys):
-    words = ("bench", "training", *TINY, *LENGTHS, "limit=3", f"output_dir={tmp_path}")
-    assert exp(*words) == 0
+def test_a_setting_of_the_other_benchmark_is_a_warning(exp, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert exp("bench", "training", *TINY, *LENGTHS, "limit=3", "output_dir='~/figures'") == 0
     assert "limit has no effect" in capsys.readouterr().err
+    assert figures(tmp_path / "figures")["what"] == "training"
+
+
+def test_several_runs_are_refused_and_none_is_left_out(exp, trained, capsys):
+    assert exp("bench", "training", f"run=[{trained.run},{trained.run}]") == 2
+    assert "takes one run" in capsys.readouterr().err

@@ -78,6 +78,30 @@ def test_info_of_no_cache_makes_none(folder, capsys):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE context SET label = NULL",
+        "UPDATE context SET label = x'FF'",
+        'UPDATE context SET preimage = \'{"base_weights": [1], "adapter": [2]}\'',
+        "UPDATE prediction SET created_ms = x'00'",
+        "UPDATE prediction SET created_ms = NULL",
+    ],
+)
+def test_info_counts_predictions_whatever_the_values_beside_them_are(filled, capsys, statement):
+    with PredictionCache.open() as cache:
+        cache._database.connection.execute(statement)
+    assert main(["info"]) == 0
+    assert "predictions\t6" in capsys.readouterr().out
+
+
+def test_a_damaged_file_that_was_set_aside_counts_once_with_its_logs(filled, capsys):
+    for suffix in ("", "-wal", "-shm"):
+        filled.with_name(f"{filled.name}.damaged-1{suffix}").touch()
+    assert main(["info"]) == 0
+    assert "set aside\t1 damaged files" in capsys.readouterr().out
+
+
 def test_info_of_a_damaged_file_is_a_clear_error_and_leaves_it(folder):
     path = folder / "predictions.sqlite"
     path.write_bytes(b"damaged" * 1000)
@@ -178,6 +202,9 @@ def test_clear_refuses_to_guess_where_it_cannot_ask(filled, monkeypatch):
     with pytest.raises(UserError, match="cannot ask") as caught:
         main(["clear"])
     assert caught.value.fix == "exp cache clear --yes"
+    with pytest.raises(UserError, match="cannot ask") as caught:
+        main(["clear", "--older-than-days", "7.5"])
+    assert caught.value.fix == "exp cache clear --older-than-days 7.5 --yes"
     assert count() == 6
 
 
@@ -189,7 +216,21 @@ def test_clear_asks_on_a_terminal(filled, monkeypatch, answer, left):
     assert count() == left
 
 
-@pytest.mark.parametrize("arguments", [[], ["drop"], ["clear", "--older-than-days", "-1"]])
+def test_clear_without_an_answer_removes_nothing(filled, monkeypatch):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+
+    def end_of_file(question):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", end_of_file)
+    assert main(["clear"]) == 1
+    assert count() == 6
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["drop"], *(["clear", "--older-than-days", days] for days in ("-1", "nan", "soon"))],
+)
 def test_a_wrong_call_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

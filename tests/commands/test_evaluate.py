@@ -84,6 +84,37 @@ def test_several_runs_are_shown_in_one_table(trained, exp, tmp_path, capsys):
     assert "orders/second" in shown
 
 
+def test_runs_of_one_name_are_told_apart_by_their_folders(trained, exp, tmp_path, capsys):
+    copy = shutil.copytree(trained.run, tmp_path / "first")
+    assert exp("evaluate", f"run=[{trained.run},{copy}]", *SAME, "limit=1") == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.splitlines() if "/first " in line][:2] == [
+        str(trained.run),
+        str(copy),
+    ]
+
+
+@pytest.mark.parametrize(
+    "other", ["generation.max_new_tokens=3", "checkpoint=step_000005", "seed=7"]
+)
+def test_scores_under_other_settings_do_not_replace_the_runs_own(
+    trained, exp, tmp_path, other, capsys
+):
+    run = shutil.copytree(trained.run, tmp_path / "copy")
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert exp("evaluate", f"run={run}", *SAME, other) == 0
+    assert f"not kept in {run}, which has other settings: {other}" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+
+
+def test_a_setting_of_speed_alone_does_not_keep_scores_from_the_run(trained, exp, tmp_path):
+    run = shutil.copytree(trained.run, tmp_path / "copy")
+    (run / "scores.json").unlink()
+    words = ("generation.slots=2", "generation.drafting=false")
+    assert exp("evaluate", f"run={run}", *SAME, *words) == 0
+    assert scores(run)["test"]["after"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

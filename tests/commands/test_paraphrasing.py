@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from exp.cachedir import cache_dir
 from exp.commands import paraphrasing
 from exp.commands.paraphrasing import open_paraphrases
 from exp.config.schema import AugmentationConfig, BackTranslationConfig, StrategiesConfig
+from exp.data.augmentation.paraphrases import lines_of
 from exp.model import translation
 
 TEXTS = [
@@ -70,6 +72,25 @@ def test_only_lines_that_nobody_had_yet_are_translated(config, translated):
         "we need some of the good pins today thanks",
         "we need the good nails",
     ]
+
+
+def test_old_lines_are_kept_where_new_ones_come_to_them(config, translated, monkeypatch):
+    first = open_paraphrases(TEXTS[:3], config, "cpu")
+    (path,) = cache_dir("paraphrases").glob("*.jsonl")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns))
+    read = paraphrasing.read_paraphrases
+
+    def read_without_access_time(path):
+        before = path.stat()
+        kept = read(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return kept
+
+    monkeypatch.setattr(paraphrasing, "read_paraphrases", read_without_access_time)
+    translated.clear()
+    assert first.items() <= open_paraphrases(TEXTS, config, "cpu").items()
+    asked = {line for portion in translated for line in portion}
+    assert asked == {*lines_of(TEXTS)} - {*lines_of(TEXTS[:3])}
 
 
 def test_a_killed_preparation_goes_on_where_it_stopped(config, monkeypatch):

@@ -97,6 +97,16 @@ def test_a_plan_imports_no_torch(task: tuple[str, ...], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_rows_beyond_the_limit_are_told_in_tokens_also_where_these_are_estimated(
+    exp: Callable[..., int], task: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exp("plan", "model=qwen3_8b", "data.max_length_tokens=20", *task) == 2
+    error = capsys.readouterr().err
+    assert "training rows are longer than 20 tokens" in error
+    longest = int(error.partition("the longest has ")[2].partition(".")[0])
+    assert exp("plan", "model=qwen3_8b", f"data.max_length_tokens={longest}", *task) in (0, 1)
+
+
 def test_a_tokenizer_in_the_hub_cache_is_used_and_none_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,3 +132,10 @@ def test_a_run_keeps_predicted_beside_measured(trained: object) -> None:
     derived = {value["name"]: value for value in record["derived"]}
     assert derived["training.gradient_checkpointing"]["value"] is False
     assert "predicted peak, GiB" in derived
+
+
+def test_no_profile_at_all_is_a_mistake(
+    exp: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exp("plan", "profiles=[]", "model=tiny") == 2
+    assert "profiles names none." in capsys.readouterr().err

@@ -91,6 +91,22 @@ def test_a_limit_takes_the_first_rows(trained, exp, tmp_path):
     assert [row["id"] for row in read_output(target)] == ["zebra", "apple"]
 
 
+def test_several_runs_are_refused(trained, exp, tmp_path, capsys):
+    source, target = write_input(tmp_path, "jsonl"), tmp_path / "out.jsonl"
+    runs = f"run=[{trained.run},{trained.run}]"
+    assert exp("predict", runs, f"input={source}", f"output={target}", *SAME) == 2
+    assert f"fix:   run={trained.run}" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_no_column_of_the_input_is_written_over(trained, exp, tmp_path, capsys):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"input": "3 pins", "prediction": "mine"}\n')
+    words = (f"run={trained.run}", f"input={source}", f"output={tmp_path / 'out.jsonl'}", *SAME)
+    assert exp("predict", *words) == 2
+    assert "written to: prediction." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("output", ["out.xlsx", "no/such/folder/out.jsonl"])
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(
     trained, exp, tmp_path, output, capsys

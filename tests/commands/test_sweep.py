@@ -83,7 +83,16 @@ def test_failed_trials_do_not_hide_the_others(trials, capsys):
 def test_a_sweep_without_failures_ends_with_0_and_says_what_is_next(trials, capsys):
     assert cli.main(["train", "--multirun", "lora.r=8,16"]) == 0
     best = study_of(trials) / "001-lora.r-16"
-    assert f"next: exp evaluate run={best.relative_to(trials)}" in capsys.readouterr().out
+    assert f"exp evaluate run={best.relative_to(trials)}" in capsys.readouterr().out
+
+
+def test_lists_among_the_overrides_are_shown_as_they_are(trials, capsys):
+    lists = "[q_proj,v_proj]", "[k_proj]"
+    words = ["lora.r=8", f"lora.target_modules={','.join(lists)}"]
+    assert cli.main(["train", "--multirun", *words]) == 0
+    table = capsys.readouterr().out.partition("95% interval")[2]
+    for one in lists:
+        assert f"lora.target_modules={one}" in table
 
 
 def test_an_interrupted_sweep_shows_what_it_has_and_ends_with_130(trials):
@@ -106,6 +115,24 @@ def test_an_interrupted_sweep_shows_what_it_has_and_ends_with_130(trials):
     assert "1 of 1 trials ended well" in shown
     rows = json.loads((study_of(trials) / "leaderboard.json").read_text())
     assert [row["changed"] for row in rows] == ["lora.r=8"]
+
+
+def test_a_trial_does_not_outlive_a_second_interruption(tmp_path, monkeypatch):
+    processes, waits = [], []
+    wait = subprocess.Popen.wait
+
+    def interrupted(process, timeout=None):
+        processes.append(process)
+        waits.append(timeout)
+        if len(waits) <= 2:
+            raise KeyboardInterrupt
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep._run(["sleep", "60"], tmp_path / "console.log")
+    assert waits == [None, 30, None]
+    assert processes[0].returncode == -signal.SIGKILL
 
 
 def test_a_mistake_in_any_trial_is_found_before_the_first_starts(trials, capsys):

@@ -35,6 +35,16 @@ def test_a_setting_of_another_verb_is_found():
     assert "run folder" in explain("run", open_library())
 
 
+def test_a_word_that_verbs_use_differently_is_explained_for_each():
+    text = explain("output", open_library())
+    assert "output (exp predict)\n  Where predictions go" in text
+    assert "output (exp augment)\n  The answer to `text`" in text
+
+
+def test_the_group_of_experiments_is_no_section_and_lists_its_choices():
+    assert "choices: ablation, canonicalization_baseline" in explain("experiment", open_library())
+
+
 def test_an_unknown_key_is_refused_with_the_closest():
     with pytest.raises(ConfigError, match=r"the closest is lora\.r\."):
         explain("lora.rnk", open_library())

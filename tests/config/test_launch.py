@@ -27,6 +27,8 @@ def test_a_flag_that_only_prints_is_known_as_such(words):
         (["--cfgg", "job"], "the closest is --cfg"),
         (["--cfg", "jobb"], "invalid choice"),
         (["-z"], "-z is no flag"),
+        (["--c", "job"], "--c is no flag"),
+        (["--version"], "--version is no flag"),
         (["--resolve"], "do not go together"),
         (["--cfg", "job", "-m"], "do not go together"),
         (["--config-path", "/tmp"], "--config-path is not for exp"),

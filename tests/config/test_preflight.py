@@ -1,5 +1,6 @@
 import random
 import re
+import shlex
 import string
 import time
 
@@ -7,7 +8,9 @@ import pytest
 
 from exp.config.fields import all_fields
 from exp.config.groups import Library, main_folder, open_library
+from exp.config.overrides import parse
 from exp.config.preflight import preflight
+from exp.config.quoting import typed
 from exp.config.schema import TrainConfig
 from exp.errors import ConfigError, UserError
 
@@ -132,10 +135,39 @@ def test_mistakes_of_every_kind_are_shown_at_once():
         (["task.instruction='say ${name}'", "task.instruction_file=null"], "holds ${"),
         (["name=${oc.env:HOME}"], "takes its value from the environment"),
         (["name=${nothing}"], "nothing"),
+        (["name=${ oc.env:HOME}"], "takes its value from the environment"),
+        (["name=" + "a" * 129], "up to 128"),
+        (["lora.r=99999999999999999999"], "at most 4294967295"),
+        (["training.epochs=1e9"], "at most 1000000"),
+        (["generation=beam", "generation.length_penalty=nan"], "a finite number"),
+        (["training.trainer_kwargs.limit_train_batches=2"], "from training.steps"),
+        (["training.trainer_kwargs.fast_dev_run=true"], "from training.steps"),
+        (["näme=3"], "cannot be the name of a setting"),
+        (["task.instruction=Grüße 🙂"], "has characters that need quotes"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, says):
     assert says in problem(*arguments)
+
+
+@pytest.mark.parametrize("value", ["2024_01", "1e3", "3.10", "true", "007"])
+def test_text_stays_as_it_was_typed(value):
+    checked = preflight("train", [f"name={value}"], open_library())
+    assert checked.trials[0].config.name == value
+    assert preflight("train", checked.arguments, open_library()).trials[0].config.name == value
+
+
+@pytest.mark.parametrize(
+    "value", ["don't", "a=b", "x (1).jsonl", '$HOME `id` "q" !', "a\\", "ñ, {b}"]
+)
+def test_the_fix_of_a_value_that_cannot_be_read_can_be_typed_into_a_shell(value):
+    (word,) = shlex.split(typed("task.train", value))
+    assert parse(word).value() == value
+
+
+def test_a_sweep_has_one_folder():
+    text = problem("output_dir=a,b", "lora.r=8,16", sweep=True)
+    assert "a sweep has one folder" in text
 
 
 def test_a_choice_that_is_not_there_lists_those_that_are():
@@ -149,6 +181,44 @@ def test_the_error_says_which_file_set_an_impossible_value(tmp_path):
     (tmp_path / "lora" / "broken.yaml").write_text("defaults: [base_lora, _self_]\nr: 0\n")
     text = problem("lora=broken", library=open_library(str(tmp_path)))
     assert f"where: {tmp_path}/lora/broken.yaml" in text
+
+
+def test_the_error_says_which_experiment_set_an_impossible_value(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    for name, content in {
+        "code": "defaults: [_self_]\nlora: {peft: {eva_config: {_target_: os.system}}}\n",
+        "first": "defaults: [_self_]\nlora: {r: 0}\n",
+        "second": "defaults: [first, _self_]\nseed: -4\n",
+    }.items():
+        file = tmp_path / "experiment" / f"{name}.yaml"
+        file.write_text(f"# @package _global_\n{content}")
+    library = open_library(str(tmp_path))
+    assert f"where: {tmp_path}/experiment/code.yaml" in problem("experiment=code", library=library)
+    of_lora, of_seed = problems("experiment=second", library=library)
+    assert f"where: {tmp_path}/experiment/first.yaml" in of_lora
+    assert f"where: {tmp_path}/experiment/second.yaml" in of_seed
+
+
+def test_an_experiment_that_is_not_global_is_told_so(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("defaults: [_self_]\nlora: {r: 4}\n")
+    text = problem("experiment=mine", library=open_library(str(tmp_path)))
+    assert "# @package _global_ as the first line" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"defaults: [mine, _self_]", "comes up again among its own defaults"),
+        (b"defaults: 3", "defaults must be a list"),
+        (b"- 3", "holds no mapping"),
+        (b"\xff\xfe", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_group_of_settings_is_an_error_and_no_traceback(tmp_path, content, says):
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "mine.yaml").write_bytes(content)
+    assert says in problem("lora=mine", library=open_library(str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,31 @@ def test_a_chosen_group_takes_the_place_of_the_runs_section(run):
     assert (config.generation.strategy, config.generation.num_beams) == (Strategy.greedy, 1)
 
 
+def test_a_setting_without_effect_that_a_run_brings_along_is_placed_in_the_run(run):
+    (note,) = evaluate(f"run={run}", "generation=greedy", "generation.top_k=3").warnings
+    assert "(command line, generation.top_k=3)" in note
+    config = dataclasses.replace(read_config(run / "config.yaml"))
+    generation = dataclasses.replace(config.generation, temperature=0.5)
+    write_config(run / "config.yaml", dataclasses.replace(config, generation=generation))
+    (note,) = evaluate(f"run={run}").warnings
+    assert f"({run}/config.yaml)" in note
+
+
+def test_a_run_to_go_on_with_that_is_not_there_is_named_by_its_own_setting():
+    with pytest.raises(CheckpointError) as caught:
+        evaluate("training.resume=/nowhere", verb="train")
+    assert caught.value.where == "command line, training.resume=/nowhere"
+
+
+def test_the_best_checkpoint_of_text_is_chosen_by_a_score_that_text_has():
+    text = ("task=jsonl", "task.train=a.jsonl", "task.output_format=text")
+    assert evaluate(*text, verb="train").config.task.monitor == "exact_match"
+    assert evaluate(*text, "task.monitor=bleu", verb="train").config.task.monitor == "bleu"
+    typed = evaluate(*text, "task.monitor=field_f1", verb="train")
+    assert typed.config.task.monitor == "field_f1"  # refused once the task is there
+    assert evaluate(verb="train").config.task.monitor == "field_f1"
+
+
 @pytest.mark.parametrize(
     "argument", ["model=tiny", "task=jsonl", "model.hub_id=a/b", "task.name=x"]
 )
@@ -93,7 +118,7 @@ def test_a_run_that_is_not_there_is_an_error():
         evaluate("run=/no/such/run")
 
 
-@pytest.mark.parametrize("argument", ["run=3", "run=[]", "run={a: b}"])
+@pytest.mark.parametrize("argument", ["run=[3]", "run=[]", "run={a: b}"])
 def test_a_run_has_to_be_a_folder(argument):
     with pytest.raises(ConfigError, match="run folder or a list"):
         evaluate(argument)

@@ -3,10 +3,14 @@ import sys
 
 import pytest
 
-from exp.config.check import PEFT_NAMES, TRAINER_NAMES
 from exp.config.fields import find
 from exp.config.schema import TrainConfig
-from exp.config.signatures import lora_config_fields, trainer_arguments
+from exp.config.signatures import (
+    PEFT_NAMES,
+    TRAINER_NAMES,
+    lora_config_fields,
+    trainer_arguments,
+)
 
 
 def test_the_names_are_read_without_importing_the_libraries():

@@ -39,6 +39,11 @@ def test_text_outputs_are_balanced_as_a_whole():
     assert values("output", labels) == ['"yes"', '"no"', '"yes"']
 
 
+def test_values_that_every_score_takes_for_one_are_one():
+    rows = [Example(str(i), "x", {"n": n}) for i, n in enumerate((5, 5.0, 7))]
+    assert values("n", rows) == ["5", "5", "7"]
+
+
 def test_values_are_counted_over_the_rows_that_are_used():
     found = read_values(EXAMPLES, np.array([0, 2]), "kind")
     assert (found.names, found.counts.tolist()) == (('"new"', '"old"'), [1, 1])

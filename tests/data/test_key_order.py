@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -46,3 +46,8 @@ def test_a_schema_that_refers_to_itself_ends() -> None:
     schema = {"$ref": "#", "properties": {"b": {"$ref": "#"}, "a": {"$ref": "#/nowhere"}}}
     ordered = order_keys({"a": 1, "b": {"a": 1, "b": 2}}, schema)
     assert str(ordered) == "{'b': {'b': 2, 'a': 1}, 'a': 1}"
+
+
+def test_an_anchor_orders_nothing() -> None:
+    schema = {"properties": {"a": {}, "x": {"$ref": "#node"}}}
+    assert list(cast(Any, order_keys({"x": {"b": 1, "a": 2}}, schema))["x"]) == ["b", "a"]

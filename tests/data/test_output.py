@@ -201,10 +201,14 @@ def test_schema_errors_name_the_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "schema", [{"type": "objekt"}, {"pattern": "("}, {"properties": {"a": {"minimum": "1"}}}]
+    "schema",
+    [
+        *({"type": "objekt"}, {"pattern": "("}, {"properties": {"a": {"minimum": "1"}}}),
+        *({"$schema": 5}, {"$schema": ["https://json-schema.org/draft/2020-12/schema"]}),
+    ],
 )
 def test_what_is_no_schema_is_refused(schema: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="not a JSON Schema"):
+    with pytest.raises(DataError, match="not a valid JSON Schema"):
         compile_schema(schema)
 
 
@@ -217,6 +221,11 @@ def test_a_schema_outside_the_schema_is_refused_and_not_fetched(
     with pytest.raises(DataError, match=r"schema\.invalid"):
         schema_errors({}, validator)
     assert fetched == []
+
+
+def test_a_schema_that_leads_back_to_itself_is_an_error() -> None:
+    with pytest.raises(DataError, match="without end"):
+        schema_errors({}, compile_schema({"$ref": "#"}))
 
 
 def test_the_deepest_output_fits_a_recursive_schema() -> None:

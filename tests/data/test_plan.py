@@ -291,3 +291,9 @@ def test_a_paced_epoch_of_a_million_rows_is_planned_in_seconds():
     start = time.process_time()
     assert len(members(of.step(31_337))) == 16
     assert time.process_time() - start < 4
+
+
+def test_a_plan_that_was_changed_has_an_order_of_its_own():
+    one = plan(range(5, 45))
+    one.step(0)
+    assert steps(replace(one, seed=7)) == steps(plan(range(5, 45), seed=7))

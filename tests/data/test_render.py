@@ -31,12 +31,23 @@ LLAMA3 = (
     "{% endfor %}{% if add_generation_prompt %}"
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
+TAGGED = (
+    "{% if tools is not none or documents is not none %}{{ 'tools\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}"
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 CONTROL = (
     *("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"),
     *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
 )
-TEMPLATES = {"chatml": CHATML, "no_system": NO_SYSTEM, "llama3": LLAMA3}
-ENDS = {"chatml": "<|im_end|>", "no_system": "<end_of_turn>", "llama3": "<|eot_id|>"}
+TEMPLATES = {"chatml": CHATML, "no_system": NO_SYSTEM, "llama3": LLAMA3, "tagged": TAGGED}
+ENDS = {
+    **{"chatml": "<|im_end|>", "no_system": "<end_of_turn>"},
+    **{"llama3": "<|eot_id|>", "tagged": "<|im_end|>"},
+}
 INSTRUCTION = "Write the order as JSON."
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ue000"), max_size=20)
 LOOKALIKES = st.lists(TEXTS | st.sampled_from(CONTROL), max_size=4).map("".join)
@@ -131,6 +142,12 @@ def test_text_that_looks_like_a_control_token_is_plain_text(name, text, product)
     assert control.isdisjoint([*inside, *row.completion_ids[:-1]])
     assert text_of(inside) == text
     assert one.decode(row.completion_ids) == product
+
+
+def test_a_template_that_refuses_answers_is_an_error():
+    refusing = "{% if messages[-1]['role'] == 'assistant' %}{{ raise_exception('no') }}{% endif %}"
+    with pytest.raises(ModelError, match="chat template"):
+        renderer(refusing + CHATML)
 
 
 def test_without_a_template_the_prompt_is_plain_text():

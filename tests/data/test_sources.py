@@ -5,6 +5,9 @@ import json
 import multiprocessing
 import pickle
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +18,8 @@ import zstandard
 
 from exp.config.schema import FieldsConfig, OutputFormat
 from exp.data.sources import Examples, load_rows
+from exp.data.sources.datafile import DataFile
+from exp.data.sources.unpack import cached_copy
 from exp.errors import DataError
 from exp.records import Example
 
@@ -214,11 +219,28 @@ def test_json_columns_of_parquet_keep_objects_of_varying_keys(tmp_path):
 def test_unpacked_copies_are_made_once(tmp_path, cache_folder):
     path = write(tmp_path, "rows.jsonl.gz", gzip.compress(CONTENT[".jsonl"]))
     load_rows(path, FIELDS)
-    (copy,) = (cache_folder / "data").iterdir()
+    (copy,) = (cache_folder / "data").glob("*.jsonl")
     made = copy.stat().st_mtime_ns
     load_rows(path, FIELDS)
-    assert [copy] == list((cache_folder / "data").iterdir())
+    assert [copy] == list((cache_folder / "data").glob("*.jsonl"))
     assert copy.stat().st_mtime_ns == made
+
+
+def test_a_copy_in_use_stays_where_another_process_wants_it_at_the_same_time():
+    begun = threading.Event()
+
+    def produce():
+        begun.set()
+        time.sleep(0.2)
+        yield b"{}\n"
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(cached_copy, "key", ".jsonl", produce)
+        begun.wait()
+        second = pool.submit(cached_copy, "key", ".jsonl", produce)
+        in_use = DataFile(first.result(), "rows")
+        assert second.result() == in_use.path
+    in_use.check_unchanged()
 
 
 @pytest.fixture
@@ -276,6 +298,15 @@ def test_a_file_that_is_cut_short_while_in_use_is_an_error(tmp_path, examples):
     with pytest.raises(DataError, match="changed or removed") as caught:
         examples[2]
     assert caught.value.where == str(tmp_path / "rows.jsonl")
+
+
+def test_a_csv_row_whose_quotes_are_wrong_by_now_is_an_error(tmp_path):
+    examples = load_rows(write(tmp_path, "rows.csv", CONTENT[".csv"]), FIELDS)
+    assert examples[0] == EXAMPLES[0]
+    data = CONTENT[".csv"].replace(b'"uno', b'"u"o')
+    (tmp_path / "rows.csv").write_bytes(data)
+    with pytest.raises(DataError, match="changed or removed"):
+        examples[0]
 
 
 def test_a_copy_in_another_process_refuses_a_file_that_has_changed(tmp_path, examples):

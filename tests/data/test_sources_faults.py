@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 
 import pyarrow
 import pyarrow.parquet
@@ -233,7 +234,8 @@ def test_utf16_is_recognised(folder):
 def test_a_damaged_compressed_file_is_an_error_and_leaves_no_copy(folder, name, data):
     error = fault(folder, name, data)
     assert error.what.startswith("The compressed file is damaged: ")
-    assert list((folder / "cache" / "data").iterdir()) == []
+    left = (folder / "cache" / "data").iterdir()
+    assert [path for path in left if path.suffix != ".lock"] == []
 
 
 def test_a_damaged_parquet_file_is_an_error(folder):
@@ -315,3 +317,24 @@ def test_an_unknown_extension_lists_the_known_ones(folder):
     error = fault(folder, "rows.xlsx", b"")
     assert 'its extension ".xlsx"' in error.what
     assert ".parquet" in error.fix
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".jsonl", "~nobody_is_called_so/rows.jsonl"])
+def test_a_path_that_leads_nowhere_is_an_error(name):
+    with pytest.raises(DataError, match="There is no way to") as caught:
+        load_rows(name, FieldsConfig(), where="task.train")
+    assert caught.value.where == f"task.train={name}"
+
+
+def test_a_pipe_is_no_file(folder):
+    os.mkfifo(folder / "rows.jsonl")
+    with pytest.raises(DataError, match="is a pipe or a device"):
+        load_rows("rows.jsonl", FieldsConfig())
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json", "rows.parquet"])
+def test_a_file_that_the_system_refuses_to_read_is_an_error(folder, name):
+    (folder / name).symlink_to("/proc/self/mem")  # there, yet nothing can be read from its start
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        load_rows(name, FieldsConfig())
+    assert caught.value.where == name

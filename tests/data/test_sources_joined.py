@@ -68,3 +68,12 @@ def test_all_ids_that_are_there_again_are_named(load):
     with pytest.raises(UserErrors) as caught:
         join([load("one.jsonl", "ab"), load("other.jsonl", "ba")])
     assert [error.where.rsplit(", ")[1] for error in caught.value.errors] == ["line 1", "line 2"]
+
+
+def test_the_faults_of_all_files_are_shown_together(load):
+    parts = [
+        load(name, ids) for name, ids in (("1.jsonl", "ab"), ("2.jsonl", "a"), ("3.jsonl", "b"))
+    ]
+    with pytest.raises(UserErrors) as caught:
+        join(parts)
+    assert [error.where for error in caught.value.errors] == [part.place(0) for part in parts[1:]]

@@ -92,3 +92,9 @@ def test_an_empty_split_is_an_error_that_says_why(tmp_path):
 def test_an_empty_training_split_is_an_error(tmp_path):
     with pytest.raises(DataError, match="The train split comes out empty"):
         divide(load(tmp_path, [(0, "uno")]), 0.999999, 0)
+
+
+@pytest.mark.parametrize("shares", [(1e-25, 0.0), (0.0, 1e-25)])
+def test_a_share_of_next_to_nothing_is_an_empty_split(tmp_path, shares):
+    with pytest.raises(DataError, match="split comes out empty"):
+        divide(load(tmp_path, TEXTS), *shares)

@@ -82,6 +82,13 @@ def test_other_rows_or_another_rendering_are_tokenised_anew(rendered_rows, key, 
     assert store[0] == renderer(**change).render(ROWS[:1])[0]
 
 
+def test_other_code_tokenises_anew(rendered_rows, monkeypatch):
+    tokenise(ROWS, "key", renderer())
+    monkeypatch.setattr(tokens, "code_digest", lambda modules: f"another version of {modules}")
+    tokenise(ROWS, "key", renderer())
+    assert rendered_rows == ["a", "b", "c", "d"] * 2
+
+
 def test_a_failure_while_tokenising_leaves_nothing_behind(rendered_rows):
     bad = [*ROWS, Example("e", "x", "no object")]
     for _ in range(2):

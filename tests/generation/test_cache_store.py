@@ -280,3 +280,11 @@ def test_without_its_checksum_a_payload_in_the_wrong_row_would_be_served(path, m
     monkeypatch.setattr(store, "is_intact", lambda *values: True)
     with PredictionCache.open(path) as cache:
         assert cache.lookup(context(), [request(1)]).hits["row-1"].text == "text 2"
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_reason_to_give_up(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EXP_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(CacheError) as caught:
+        PredictionCache.open()
+    assert caught.value.fix.startswith("cache.enabled=false, or EXP_CACHE_DIR=")

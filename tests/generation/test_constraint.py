@@ -3,10 +3,11 @@ import random
 
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from exp.config.schema import OutputFormat
 from exp.data.output import compile_schema, encode_output, parse_output, schema_errors
-from exp.errors import ConfigError
+from exp.errors import ConfigError, ModelError
 from exp.generation.constraint import Constraint
 from exp.generation.drafting import Drafter
 from exp.generation.engine import Engine
@@ -152,3 +153,28 @@ def test_the_digest_is_of_the_schema(json_tokenizer, constraint):
         Constraint(json.loads(json.dumps(SCHEMA)), json_tokenizer, (END,)).digest
         == constraint.digest
     )
+
+
+def test_a_value_that_the_tokenizer_cannot_write_to_its_end_is_no_completion():
+    letters = [one for one in pre_tokenizers.ByteLevel.alphabet() if one != "}"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = AddedToken("<end>", special=True)
+    tokenizer.train_from_iterator(
+        ["x"],
+        trainers.BpeTrainer(special_tokens=[end], initial_alphabet=letters, show_progress=False),
+    )
+    schema = {"type": "object", "properties": {"a": {"enum": ["b", "c"]}}, "required": ["a"]}
+    closed = schema | {"additionalProperties": False}
+    guide = Constraint(closed, tokenizer, (END,)).guide()
+    guide.forced()
+    guide.take(tokenizer.token_to_id("b"))
+    with pytest.raises(ModelError, match="could not be held to the schema"):
+        guide.admitted()
+
+
+def test_a_tokenizer_that_no_grammar_goes_with_is_a_clear_error():
+    tokenizer = Tokenizer(models.WordLevel({"<end>": 0, "a": 1}, "a"))
+    with pytest.raises(ModelError, match="this model's tokenizer"):
+        Constraint(SCHEMA, tokenizer, (END,))

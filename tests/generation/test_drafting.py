@@ -53,6 +53,13 @@ def test_wrong_drafts_are_free_where_a_forward_costs_much():
     assert choose_lengths(drafts, 1.0) == [0]
 
 
+def test_tokens_that_the_tokenizer_does_not_know_are_drafted_like_others():
+    drafter = Drafter(folded=(0, 1, 2))
+    book = drafter.copybook((1, 7, 2, 1))
+    assert drafter.propose(book, [1, 7], limit=1).tokens == (2,)
+    assert drafter.propose(book, [9], limit=1).tokens == ()
+
+
 def test_a_draft_goes_on_as_the_input_does():
     drafter = Drafter()
     book = drafter.copybook((10, 11, 12, 13, 14))

@@ -9,6 +9,7 @@ import torch
 from exp.generation.drafting import Drafter
 from exp.generation.engine import Engine
 from exp.generation.row import Completion
+from exp.generation.slots import bytes_per_token, rows_in_memory
 from exp.generation.template import count_continuations
 
 KINDS = ["llama", "qwen3", "gemma3", "gemma2"]
@@ -211,6 +212,23 @@ def test_the_attention_is_given_back_after_an_error(build_model):
     with pytest.raises(ZeroDivisionError):
         engine.generate(prompts_of(2), lambda row, completion: 1 // 0)
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_rows_side_by_side_are_as_many_as_free_memory_holds(build_model, monkeypatch):
+    model = build_model("llama")
+    row = 10 * bytes_per_token(model)
+    monkeypatch.setattr(type(model), "device", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30 * row, 200 * row))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 90 * row)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20 * row)
+    # 30 free on the device, and 70 that PyTorch keeps and uses for nothing; 0.7 of that.
+    assert rows_in_memory(model, 10, most=80, share=0.7) == 70
+    assert rows_in_memory(model, 10, most=8, share=0.7) == 8
+    assert rows_in_memory(model, 10_000, most=80, share=0.7) == 1
+
+
+def test_rows_on_a_cpu_are_as_many_as_asked_for(build_model):
+    assert rows_in_memory(build_model("llama"), 10**15, most=80, share=0.7) == 80
 
 
 @pytest.mark.slow

@@ -1,10 +1,31 @@
+from dataclasses import replace
+
 import pytest
 
+from exp.errors import ModelError
+from exp.generation.benchmark import measure
 from exp.generation.benchmark.ladder import LADDER
 from exp.generation.benchmark.measure import Measurement, rows_of
 from exp.generation.benchmark.summary import summarise
 from exp.generation.row import Completion
+from exp.model.base import Storage
+from exp.training.benchmark.rotation import NotMeasured
 from exp.training.benchmark.spread import Spread
+
+
+def test_the_base_is_measured_in_the_storage_that_was_asked_for(cpu_hardware, monkeypatch):
+    asked = []
+
+    def load_base(model, files, precision, seed, storage):
+        asked.append(storage)
+        raise ModelError("seen enough")
+
+    monkeypatch.setattr(measure, "load_base", load_base)
+    monkeypatch.setattr(measure, "apply_to_process", lambda hardware: None)
+    hardware = replace(cpu_hardware, quantization="nf4")
+    job = measure.Job(None, None, hardware, 0, None, None, [], None, None)
+    assert measure.measure_rung(job, LADDER[0]) == NotMeasured("seen enough")
+    assert asked == [Storage("nf4", "cpu")]
 
 
 @pytest.mark.parametrize("number", [1, 7, 64, 1000])

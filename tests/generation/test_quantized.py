@@ -96,6 +96,12 @@ def test_predictions_of_one_storage_are_not_taken_for_anothers(
     assert contexts[1].quantization.startswith("nf4, bitsandbytes 0.")
 
 
+def test_predictions_in_tf32_are_not_taken_for_those_in_fp32(
+    cpu_hardware: ResolvedHardware,
+) -> None:
+    assert context(cpu_hardware) != context(replace(cpu_hardware, tf32=not cpu_hardware.tf32))
+
+
 def test_predictions_of_a_spread_model_are_its_own(cpu_hardware: ResolvedHardware) -> None:
     spread = replace(cpu_hardware, device_map=DeviceMap.balanced)
     assert context(cpu_hardware) != context(spread)

@@ -2,10 +2,13 @@ import pytest
 import torch
 
 from exp.config.schema import GenerationConfig, Strategy
+from exp.generation import reference
 from exp.generation.cache.key import Request
 from exp.generation.reference import generate_with_transformers
+from exp.generation.row import Completion
 from exp.generation.row_seed import row_seed
 from exp.generation.settings import GenerationSettings
+from exp.generation.slots import bytes_per_token
 
 STOP_IDS = (7, 8)
 PROMPTS = {"a": (11, 12, 13), "b": (20, 21, 22, 23, 24), "c": (30, 31), "d": (11, 12, 13)}
@@ -60,6 +63,29 @@ def test_beams_come_back_in_order_without_repeated_ngrams(build_model):
     for completion in found.values():
         pairs = list(zip(completion.token_ids, completion.token_ids[1:], strict=False))
         assert len(pairs) == len(set(pairs))
+
+
+@pytest.mark.parametrize(("beams", "num_rows"), [(1, 4), (2, 2), (4, 1)])
+def test_a_batch_holds_as_many_beams_as_the_memory(build_model, monkeypatch, beams, num_rows):
+    model = build_model("llama")
+    token = bytes_per_token(model)
+    longest = max(map(len, PROMPTS.values())) + 3
+    sizes = []
+    monkeypatch.setattr(reference, "MEMORY_SHARE", 1.0)
+    monkeypatch.setattr(type(model), "device", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * longest * token, 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+
+    def batch(model, requests, options):
+        sizes.append(len(requests))
+        return [Completion((), "stop")] * len(requests)
+
+    monkeypatch.setattr(reference, "_batch", batch)
+    strategy = Strategy.greedy if beams == 1 else Strategy.beam
+    config = GenerationConfig(strategy=strategy, max_new_tokens=3, num_beams=beams)
+    decode(model, config, "abcd", num_slots=9)
+    assert sizes == [num_rows] * (4 // num_rows)
 
 
 def test_without_a_cache_the_tokens_are_the_same(build_model):

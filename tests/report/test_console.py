@@ -92,6 +92,13 @@ def test_piped_lines_are_not_wrapped() -> None:
     assert line in piped(lambda console: print_next_steps([line], console))
 
 
+def test_a_cell_that_is_wider_than_the_terminal_is_folded_and_not_cut() -> None:
+    path = "outputs/" + "x" * 200
+    shown = on_terminal(lambda console: print_table(["a", "path"], [["1", path]], console=console))
+    assert "…" not in shown
+    assert shown.count("x") == 200
+
+
 def test_derived_values_stand_beside_their_reasons() -> None:
     shown = piped(lambda console: print_derived([Derived("a.b", 4, "16 / 4")], console))
     assert shown.splitlines()[-1].split() == ["a.b", "4", "16", "/", "4"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from exp.config.schema import Layout, LoraConfig, LossOn, Precision
+from exp.errors import TrainingError
 from exp.model.lora import adapter_weights
 from exp.training.module import LoraModule
 from exp.training.scheduler import learning_rate_factor
@@ -188,3 +189,12 @@ def test_points_are_logged_at_every_nth_step_and_the_last(training: Build) -> No
     run = training(log_every_steps=4)
     run.fit()
     assert [step for step, _, values in run.records if "train/loss" in values] == [4, 8, 10]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_try(training: Build) -> None:
+    config = training(steps=4).config
+    run = training(config=replace(config, optimizer=replace(config.optimizer, lr=1e30)))
+    with pytest.raises(TrainingError, match=r"nan at step [234]: training has diverged") as caught:
+        run.fit()
+    assert caught.value.exit_code == 1
+    assert caught.value.fix == "optimizer.lr=2.5e+29"

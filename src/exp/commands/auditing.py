@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exp.config.schema import AuditConfig, DataConfig
+from exp.data import tokens
 from exp.data.audit import AuditReport, AuditSettings, open_audit
 from exp.data.render import Renderer
 from exp.data.task import Task
@@ -16,7 +17,7 @@ from exp.report.progress import progress
 if TYPE_CHECKING:
     from exp.commands.foundation import Foundation
 
-CODE = tuple(f"exp.data.{name}" for name in ("audit", "render", "tokens", "output", "key_order"))
+CODE = ("exp.data.audit", *tokens.CODE)
 """What a result depends on besides the data; another version of it audits anew."""
 
 log = logging.getLogger(__name__)

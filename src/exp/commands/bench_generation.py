@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exp.commands.foundation import lay_foundation
+from exp.commands.inference import only_config
 from exp.commands.prediction import generation_settings
 from exp.commands.subset import subset
 from exp.config.plain import to_plain
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 def run(resolved: Resolved) -> int:
     """Measure all rungs; write table and JSON."""
-    config: BenchConfig = resolved.config
+    config: BenchConfig = only_config(resolved)
     job = _job(config)
     measured, not_measured = take_turns(measure_rung, job, LADDER, config.bench.repetitions, _show)
     # In a run the unmerged rungs round differently; the strongest baseline is the reference.

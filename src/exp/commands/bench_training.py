@@ -9,6 +9,8 @@ from typing import Any
 from transformers import AutoConfig
 
 from exp.commands.foundation import Foundation, lay_foundation
+from exp.commands.inference import only_config
+from exp.commands.leaderboard import shown
 from exp.config.plain import to_plain
 from exp.config.resolve import Resolved
 from exp.config.schema import (
@@ -41,7 +43,7 @@ log = logging.getLogger(__name__)
 
 def run(resolved: Resolved) -> int:
     """Measure all rungs; write table, plot and JSON; 1 if the rungs do not compute the same."""
-    config: BenchConfig = resolved.config
+    config: BenchConfig = only_config(resolved)
     synthetic = _is_synthetic(config.bench)
     foundation = lay_foundation(config, () if synthetic else ("train",))
     store = _synthetic(foundation, config) if synthetic else _sampled(foundation, config)
@@ -57,7 +59,8 @@ def run(resolved: Resolved) -> int:
     )
     print_ladder(summaries, turns.not_measured, title)
     different = disagreements(summaries, hardware.precision, of_text=not synthetic)
-    folder = create_run_dir(Path(config.output_dir or "outputs/bench"), None).path
+    parent = Path(config.output_dir or "outputs/bench").expanduser().resolve()
+    folder = create_run_dir(parent, None).path
     content = {
         "what": config.what.name,
         "title": title,
@@ -68,7 +71,7 @@ def run(resolved: Resolved) -> int:
     write_atomically(folder / "training.json", json.dumps(content, indent=2) + "\n")
     if summaries:
         plot_ladder(summaries, title, [folder / "training.svg", folder / "training.png"])
-    print_next_steps([f"figures and plot: {folder}"])
+    print_next_steps([f"figures and plot: {shown(folder)}"])
     if different:
         log.error("The rungs do not compute the same:\n  %s", "\n  ".join(different))
         return 1

@@ -56,9 +56,12 @@ def _clear(older_than_days: float | None, yes: bool) -> int:
             raise UserError(
                 f"exp cache clear would remove {what} of the predictions and cannot ask here.",
                 where=str(default_path()),
-                fix="exp cache clear --yes",
+                fix=f"exp cache clear{_age(older_than_days)} --yes",
             )
-        answer = input(f"Remove {what} of the predictions in {default_path()}? [y/N] ")
+        try:
+            answer = input(f"Remove {what} of the predictions in {default_path()}? [y/N] ")
+        except EOFError:
+            answer = ""
         if answer.strip().lower() not in ("y", "yes"):
             print("Nothing was removed.")
             return 1
@@ -66,8 +69,15 @@ def _clear(older_than_days: float | None, yes: bool) -> int:
     return 0
 
 
+def _age(older_than_days: float | None) -> str:
+    return "" if older_than_days is None else f" --older-than-days {older_than_days:g}"
+
+
 def _days(text: str) -> float:
-    days = float(text)
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
     if not 0 <= days < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of days of 0 or more")
     return days

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exp.commands.rank import local_rank
+from exp.config.fields import closest
 from exp.config.groups import main_folder
 from exp.config.schema import Accelerator, Compile
 from exp.data.render import Renderer
 from exp.data.task import Task, load_task
+from exp.errors import ConfigError
 from exp.hardware.machine import read_capability, read_versions
 from exp.hardware.probe import run_probe
 from exp.hardware.profiles import load_profiles
 from exp.hardware.resolver import ResolvedHardware, Wishes, resolve_hardware
+from exp.metrics.table import METRICS
 from exp.model.source import ModelFiles, locate_model
 from exp.model.tokenizer import load_chat_format
 
@@ -59,9 +62,29 @@ def lay_foundation(config: Any, splits: Sequence[str]) -> Foundation:
     for warning in hardware.warnings:
         log.warning("%s", warning)
     task = load_task(config.task, splits)
+    if training is not None:
+        check_monitor(task)
     files = locate_model(config.model)
     renderer = Renderer(load_chat_format(files), task.instruction, task.output_format, task.schema)
     return Foundation(hardware, task, files, renderer)
+
+
+def check_monitor(task: Task) -> None:
+    """See that the task has the score by which its best checkpoint would be chosen.
+
+    Raises:
+        ConfigError: It has none of that name.
+    """
+    has_schema = task.schema is not None
+    names = [name for name, one in METRICS.items() if one.applies(task.output_format, has_schema)]
+    if task.monitor not in names:
+        near = closest(task.monitor, names)
+        raise ConfigError(
+            f"task.monitor={task.monitor} is no score of this task"
+            + (f"; the closest is {near}." if near else "."),
+            where="task.monitor",
+            fix=f"task.monitor={near or names[0]}, out of: {', '.join(names)}",
+        )
 
 
 def open_base(foundation: Foundation, config: Any) -> "PreTrainedModel":

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exp.commands.foundation import Foundation, lay_foundation, open_base
 from exp.commands.prediction import cached_predictor
+from exp.config.plain import read_config, to_plain
+from exp.config.quoting import typed
+from exp.config.resolve import Resolved
 from exp.config.schema import EvaluateConfig
 from exp.errors import ConfigError
 from exp.generation.cache.store import PredictionCache
@@ -16,6 +19,9 @@ from exp.training.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+LOSSLESS = {"slots", "drafting"}
+"""Settings of generation that change its speed alone."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,38 @@ class Subject:
     foundation: Foundation
     predictor: Predictor
     load_model: "Callable[[], PreTrainedModel]"
+
+
+def only_config(resolved: Resolved) -> Any:
+    """Return the configuration of a command that cannot take several runs.
+
+    Raises:
+        ConfigError: `run` names several.
+    """
+    if len(resolved.configs) > 1:
+        raise ConfigError(
+            f"exp {resolved.verb} takes one run, and run= names {len(resolved.configs)}.",
+            where="run",
+            fix=typed("run", resolved.config.run),
+        )
+    return resolved.config
+
+
+def foreign_settings(config: EvaluateConfig) -> list[str]:
+    """List the settings by which what comes out is not what the run's own files are of.
+
+    Kept all the same, it would stand in scores.json, in the report and in a leaderboard as the
+    score of the run, with nothing to say that it was made otherwise.
+    """
+    trained = read_config(open_run_dir(config.run).config)
+    own, used = to_plain(trained.generation), to_plain(config.generation)
+    changed = [name for name in used if used[name] != own[name] and name not in LOSSLESS]
+    return [
+        *([] if config.limit is None else [f"limit={config.limit}"]),
+        *([] if config.checkpoint == "best" else [f"checkpoint={config.checkpoint}"]),
+        *([] if config.seed == trained.seed else [f"seed={config.seed}"]),
+        *(f"generation.{name}={used[name]}" for name in changed),
+    ]
 
 
 def open_subject(

@@ -1,16 +1,16 @@
 """The trials of a study side by side: on the console, as JSON and as CSV."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from exp.commands.study import OK, Trial
+from exp.config.quoting import typed
+from exp.publish import write_atomically
+from exp.report.console import print_next_steps, print_table
 
 COLUMNS = ("trial", "changed", "status", "split", "metric", "score", "low", "high", "seconds")
 
@@ -54,44 +54,38 @@ def rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 def write_leaderboard(folder: Path, trials: Sequence[Trial]) -> None:
     """Write leaderboard.json and leaderboard.csv into the study's folder."""
     table = rows(trials)
-    text = json.dumps(table, indent=2) + "\n"
-    (folder / "leaderboard.json").write_text(text, encoding="utf-8")
-    with (folder / "leaderboard.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, "path", "log"])
-        writer.writeheader()
-        writer.writerows(table)
+    write_atomically(folder / "leaderboard.json", json.dumps(table, indent=2) + "\n")
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*COLUMNS, "path", "log"])
+    writer.writeheader()
+    writer.writerows(table)
+    write_atomically(folder / "leaderboard.csv", text.getvalue())
 
 
 def print_leaderboard(folder: Path, trials: Sequence[Trial]) -> None:
-    """Print the table, then where things are; plain lines where this is no terminal."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A pipe has no width; wrapped paths could not be copied.
-        console = Console(highlight=False, width=10_000)
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    for name in ("trial", "changed", "status", "score", "95% interval", "time", "path"):
-        table.add_column(name, overflow="fold")
-    for row in rows(trials):
-        score, low, high = row["score"], row["low"], row["high"]
-        table.add_row(
-            row["trial"].partition("-")[0],
-            row["changed"],
-            row["status"],
-            "-" if score is None else f"{row['split']} {row['metric']} {score:.4f}",
-            "-" if low is None or high is None else f"{low:.4f} to {high:.4f}",
-            duration(row["seconds"]),
-            shown(Path(row["path"] if row["status"] == OK else row["log"])),
-        )
-    console.print()
-    console.print(table)
-    failed = sum(trial.status != OK for trial in trials)
-    console.print(
-        f"{len(trials) - failed} of {len(trials)} trials ended well; "
-        f"{shown(folder / 'leaderboard.csv')} holds the table."
-    )
+    """Print the table, then where things are and what to type next."""
+    columns = ("trial", "changed", "status", "score", "95% interval", "time", "path")
+    print_table(columns, [_cells(row) for row in rows(trials)], title="Trials")
+    num_ok = sum(trial.status == OK for trial in trials)
+    table = shown(folder / "leaderboard.csv")
+    lines = [f"{num_ok} of {len(trials)} trials ended well; {table} holds the table"]
     best = ranked(trials)[0]
     if best.score is not None:
-        console.print(f"next: exp evaluate run={shown(Path(best.path))}")
+        lines.append(f"the best: exp evaluate {typed('run', shown(Path(best.path)))}")
+    print_next_steps(lines)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    score, low, high = row["score"], row["low"], row["high"]
+    return (
+        row["trial"].partition("-")[0],
+        row["changed"],
+        row["status"],
+        "-" if score is None else f"{row['split']} {row['metric']} {score:.4f}",
+        "-" if low is None or high is None else f"{low:.4f} to {high:.4f}",
+        duration(row["seconds"]),
+        shown(Path(row["path"] if row["status"] == OK else row["log"])),
+    )
 
 
 def shown(path: Path) -> str:

@@ -12,7 +12,7 @@ from exp.config.schema import ModelConfig, TrainConfig, Weights
 from exp.data.render import Renderer
 from exp.data.selection import select_rows
 from exp.data.task import load_task
-from exp.data.tokens import tokenise
+from exp.data.tokens import TokenStore, tokenise
 from exp.errors import ModelError
 from exp.model.context_length import context_length
 from exp.model.source import ModelFiles, locate_model
@@ -57,30 +57,38 @@ def read_lengths(config: TrainConfig) -> Lengths:
     renderer = Renderer(chat, task.instruction, task.output_format, task.schema)
     examples = task.split("train")
     store = tokenise(examples, examples.content_key, renderer)
-    estimated = files is None
+    note = None
+    if files is None:
+        store = _estimated(store)
+        note = (
+            f"The tokenizer of model={config.model.name} is not on this machine; lengths are "
+            f"estimated at {BYTES_PER_TOKEN:g} bytes a token."
+        )
     limit = None if files is None else context_length(config.model, files)
-    data = config.data
-    if estimated and data.max_length_tokens is not None:
-        most_bytes = round(data.max_length_tokens * BYTES_PER_TOKEN)
-        data = replace(data, max_length_tokens=most_bytes)
-    selection = select_rows(store, data, limit or 2**31, config.seed)
+    selection = select_rows(store, config.data, limit or 2**31, config.seed)
     store = replace(store, max_tokens=selection.max_tokens)
-    lengths = np.asarray(store.lengths[selection.rows])
-    completions = np.asarray(store.completion_lengths[selection.rows])
-    architecture = architecture_of(config.model, files)
-    if not estimated:
-        return Lengths(lengths, completions, len(store.head_ids), architecture)
+    return Lengths(
+        np.asarray(store.lengths[selection.rows]),
+        np.asarray(store.completion_lengths[selection.rows]),
+        len(store.head_ids),
+        architecture_of(config.model, files),
+        note,
+    )
+
+
+def _estimated(store: TokenStore) -> TokenStore:
+    """Turn lengths in bytes into lengths in tokens; no ids belong to these."""
 
     def tokens(num_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.ceil(num_bytes / BYTES_PER_TOKEN).astype(np.int64)
 
-    return Lengths(
-        tokens(lengths),
-        tokens(completions),
-        int(len(store.head_ids) / BYTES_PER_TOKEN),
-        architecture,
-        f"The tokenizer of model={config.model.name} is not on this machine; lengths are "
-        f"estimated at {BYTES_PER_TOKEN:g} bytes a token.",
+    return replace(
+        store,
+        head_ids=store.head_ids[: int(len(store.head_ids) / BYTES_PER_TOKEN)],
+        ids=store.ids[:0],
+        prompt_starts=tokens(store.prompt_starts),
+        completion_starts=tokens(store.completion_starts),
+        tail_tokens=int(store.tail_tokens / BYTES_PER_TOKEN),
     )
 
 

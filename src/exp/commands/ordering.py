@@ -19,14 +19,13 @@ from exp.data.curriculum import Curriculum
 from exp.data.draws import Draws, draw_by_weight
 from exp.data.expiry import mark_used, remove_unused
 from exp.data.selection import Selection
-from exp.data.tokens import TokenStore
-from exp.digest import file_digest
+from exp.data.tokens import CODE, TokenStore
+from exp.digest import code_digest, file_digest
 from exp.publish import write_atomically
 from exp.records import Derived
 from exp.report.progress import progress
 from exp.training.example_loss import example_losses
 
-FORMAT_VERSION = 1
 MOST_NAMED = 12
 
 log = logging.getLogger(__name__)
@@ -126,7 +125,7 @@ def _key(foundation: Foundation, config: TrainConfig, selection: Selection) -> s
     """Hash all that the losses depend on; layouts give the same up to rounding."""
     files: list[Path] = foundation.files.weight_files()
     preimage = {
-        "version": FORMAT_VERSION,
+        "code": code_digest((*CODE, "exp.training.example_loss")),
         "weights": {path.name: file_digest(path) for path in files},
         # Random weights have no files.
         "random": [config.model.architecture, config.seed]

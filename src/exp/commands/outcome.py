@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from exp.commands.advising import Improvement
+from exp.commands.leaderboard import shown
 from exp.commands.scoring import read_scores
 from exp.commands.session import Session
+from exp.config.quoting import typed
 from exp.report.advice import print_advice
 from exp.report.console import print_next_steps, print_predictions, print_scores_table
 from exp.report.run_report import write_run_report
@@ -30,17 +32,18 @@ def report_outcome(
     write_run_report(run)
     for one in improvements:
         print_advice(one.what, [str(advice) for advice in one.advice])
-    shown = _relative(run.path)
+    folder = shown(run.path)
+    run_word = typed("run", folder)
     print_next_steps(
         [
             f"trained {outcome.steps} steps in {outcome.seconds:.0f} s; "
             f"best step {outcome.best_step}"
             + (f", {outcome.stopped_by} ended the training" if outcome.stopped_by else ""),
-            f"run:      {shown}",
-            f"report:   {shown}/{run.report.name}",
-            f"adapter:  {shown}/checkpoints/step_{outcome.best_step:06d}  (plain PEFT)",
-            f"score:    exp evaluate run={shown} split=test",
-            f"predict:  exp predict run={shown} input=rows.jsonl output=predictions.jsonl",
+            f"run:      {folder}",
+            f"report:   {folder}/{run.report.name}",
+            f"adapter:  {folder}/checkpoints/step_{outcome.best_step:06d}  (plain PEFT)",
+            f"score:    exp evaluate {run_word} split=test",
+            f"predict:  exp predict {run_word} input=rows.jsonl output=predictions.jsonl",
         ]
     )
 
@@ -50,9 +53,3 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
-
-
-def _relative(path: Path) -> Path:
-    """The path as it can be typed where the command ran."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -79,6 +79,9 @@ def open_paraphrases(
     backward = locate_translator(models.backward, models.backward_revision, f"{SECTION}.backward")
     lines = lines_of(texts)
     path = cache_dir("paraphrases") / f"{_key(models, forward, backward)}.jsonl"
+    # First, since what is old goes: these lines, however old, are still wanted.
+    mark_used(path)
+    remove_unused(path.parent)
     # Processes of one run ask at the same time; the first one makes them for all.
     with FileLock(f"{path}.lock"):
         kept = read_paraphrases(path)
@@ -87,11 +90,9 @@ def open_paraphrases(
             (line for line in lines if line not in kept), key=lambda line: (len(line), line)
         )
         if new:
-            remove_unused(path.parent)
             device = device or ("cuda:0" if read_capability().cuda_devices else "cpu")
             _make(new, models, forward, backward, path, device)
             kept = read_paraphrases(path)
-    mark_used(path)
     found = {text: compose(text, kept) for text in dict.fromkeys(texts)}
     log.info(
         "back-translation: %d paraphrases of %d texts; %d texts have none, as nothing new came "

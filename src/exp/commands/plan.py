@@ -40,11 +40,13 @@ def _profiles(config: PlanConfig) -> list[HardwareConfig]:
         names = [name for name in known if name not in CHOOSERS]
     else:
         names = config.profiles if isinstance(config.profiles, list) else [config.profiles]
+    if not names:
+        raise ConfigError("profiles names none.", where="command line", fix="profiles=all")
     unknown = [str(name) for name in names if name not in known]
     if unknown:
         raise ConfigError(
             f"profiles names {', '.join(unknown)}; there are {', '.join(known)}.",
-            where="profiles",
+            where="command line",
             fix="profiles=all, or profiles=[t4,rtx4090]",
         )
     found = [known[name] for name in names]

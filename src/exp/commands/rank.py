@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from exp.config.schema import TrainConfig
+from exp.errors import ConfigError
 from exp.publish import clean_staging
 from exp.rundir import RunDir, create_run_dir, open_run_dir
 
@@ -26,6 +27,12 @@ def local_rank() -> int:
 def join_run_dir(config: TrainConfig) -> RunDir:
     """Make the run folder, open the one that is resumed, or join the first process'."""
     if not in_first_process():
+        if RUN_DIR_VARIABLE not in os.environ:
+            raise ConfigError(
+                "This is a further process of a run, and its first one was not started by exp.",
+                where=f"LOCAL_RANK={local_rank()}",
+                fix="exp train hardware.devices=<n>, without torchrun: it starts its own processes",
+            )
         return RunDir(Path(os.environ[RUN_DIR_VARIABLE]))
     if config.training.resume is not None:
         run = open_run_dir(config.training.resume)

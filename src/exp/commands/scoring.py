@@ -1,14 +1,17 @@
 """Predict a split, score it, and keep both in the run folder."""
 
 import json
-import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from exp.data.output import encode_output
 from exp.data.task import Task
+from exp.errors import CheckpointError
 from exp.generation.predictor import Predictor
 from exp.metrics.score_sheet import ScoreSheet, score_predictions
 from exp.publish import write_atomically
@@ -18,8 +21,6 @@ from exp.rundir import RunDir
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,29 @@ def keep_scored(run: RunDir, split: str, stage: str, task: Task, scored: Scored)
         json.dumps(row, ensure_ascii=True, allow_nan=False) for row in prediction_rows(task, scored)
     ]
     write_atomically(run.predictions(split, stage), "".join(f"{line}\n" for line in lines))
-    scores = read_scores(run.scores)
-    scores.setdefault(split, {"before": None, "after": None})[stage] = scored.sheet.to_json()
-    write_atomically(run.scores, json.dumps(scores, indent=2, allow_nan=False) + "\n")
+    # Another process may be scoring another split of this run.
+    with FileLock(run.scores_lock):
+        scores = read_scores(run.scores)
+        scores.setdefault(split, {"before": None, "after": None})[stage] = scored.sheet.to_json()
+        write_atomically(run.scores, json.dumps(scores, indent=2, allow_nan=False) + "\n")
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Read scores.json; {} if nothing was scored yet."""
+    """Read scores.json; {} if nothing was scored yet.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
     if not path.is_file():
         return {}
-    scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(
+            f"The scores of the run cannot be read: {error}.",
+            where=str(path),
+            fix=f"rm {shlex.quote(str(path))}, and evaluate the run again",
+        ) from error
     return scores
 
 

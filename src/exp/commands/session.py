@@ -82,11 +82,13 @@ class Session:
             self._facts["error"] = redact(
                 str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             )
-        self.note(status=status, seconds=round(time.time() - self._started, 1))
-        self._tracker.finish(status)
-        self._metrics.close()
-        logging.getLogger().removeHandler(self._handler)
-        self._handler.close()
+        try:
+            self.note(status=status, seconds=round(time.time() - self._started, 1))
+        finally:  # a full disk must not leave the tracker's process behind
+            self._tracker.finish(status)
+            self._metrics.close()
+            logging.getLogger().removeHandler(self._handler)
+            self._handler.close()
 
     def note(self, **facts: Any) -> None:
         """Add facts to run.json."""

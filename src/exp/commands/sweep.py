@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from exp.config.groups import Library
 from exp.config.launch import sweep
 from exp.config.plain import read_config
 from exp.config.preflight import Checked
+from exp.config.quoting import quoted
 from exp.errors import ConfigError, UserError
 from exp.records import Score
 from exp.rundir import RunDir, create_run_dir
@@ -110,12 +112,12 @@ def _run(command: Sequence[str], console: Path) -> str:
             code = process.wait()
         except KeyboardInterrupt:
             # The terminal sent the signal to the trial too; it may still be writing its state.
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
             raise
+        finally:
+            process.kill()  # has no effect where it has ended
+            process.wait()
     if code == 0:
         return OK
     if code < 0:
@@ -152,11 +154,6 @@ def last_line(log: Path) -> str:
     """The last line of a console that says anything."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-
-
-def quoted(text: str) -> str:
-    """Text as Hydra's grammar takes it whatever is in it."""
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 
 
 def _parent(checked: Checked) -> tuple[Path, list[str]]:

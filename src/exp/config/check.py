@@ -17,53 +17,16 @@ from exp.config.schema import (
     Weights,
 )
 from exp.config.section import Section
-from exp.config.signatures import lora_config_fields, trainer_arguments
+from exp.config.signatures import (
+    PEFT_NAMES,
+    TRAINER_NAMES,
+    lora_config_fields,
+    trainer_arguments,
+)
 from exp.errors import ConfigError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 STRATEGIES = tuple(StrategiesConfig.__dataclass_fields__)
-
-PEFT_NAMES = {
-    "r": "lora.r",
-    "lora_alpha": "lora.alpha",
-    "lora_dropout": "lora.dropout",
-    "target_modules": "lora.target_modules",
-    "use_rslora": "lora.rank_stabilized",
-    "use_dora": "lora.dora",
-    "init_lora_weights": "lora.init",
-    "base_model_name_or_path": "model.hub_id",
-    "revision": "model.revision",
-    "task_type": None,
-    "peft_type": None,
-    "peft_version": None,
-    "inference_mode": None,
-    "auto_mapping": None,
-}
-"""Fields of peft.LoraConfig that have a setting of their own here, or that only exp sets."""
-
-TRAINER_NAMES = {
-    "accelerator": "hardware.accelerator",
-    "devices": "hardware.devices",
-    "precision": "hardware.precision",
-    "max_epochs": "training.epochs",
-    "max_steps": "training.steps",
-    "max_time": "training.minutes",
-    "gradient_clip_val": "training.gradient_clip_norm",
-    "accumulate_grad_batches": "training.batch_size",
-    "log_every_n_steps": "training.log_every_steps",
-    "val_check_interval": "training.validate_every",
-    "check_val_every_n_epoch": "training.validate_every",
-    "limit_val_batches": "training.validation_limit",
-    "logger": "tracker",
-    "default_root_dir": "output_dir",
-    "callbacks": None,
-    "plugins": None,
-    "enable_checkpointing": None,
-    "reload_dataloaders_every_n_epochs": None,
-    "use_distributed_sampler": None,
-    "model_registry": None,
-}
-"""Arguments of lightning.Trainer that have a setting of their own here, or that only exp sets."""
 
 
 def check(config: Section, given: Given) -> Iterator[ConfigError]:

@@ -30,20 +30,29 @@ def explain(key: str, library: Library) -> str:
     Raises:
         ConfigError: There is no such setting.
     """
-    for root in PRIMARIES.values():
-        field = find(root, key)
-        if field is not None:
-            break
-    else:
+    fields = {verb: field for verb, root in PRIMARIES.items() if (field := find(root, key))}
+    if not fields and key in library.choices:
+        choices = ", ".join(library.choices[key])
+        return f"{key}: settings of several groups under one name\n  choices: {choices}"
+    if not fields:
         near = next(filter(None, (closest_key(root, key) for root in PRIMARIES.values())), None)
         raise ConfigError(
             f"{key} is not a setting" + (f"; the closest is {near}." if near else "."),
             where=f"exp explain {key}",
             fix=f"exp explain {near}" if near else "exp explain",
         )
+    field = next(iter(fields.values()))
     if field.is_section:
         return "\n".join(_section(key, field, library))
-    return "\n".join(_setting(key, field, library))
+    meanings: dict[str, list[str]] = {}
+    for verb, field in fields.items():
+        meanings.setdefault("\n".join(_setting(key, field, library)), []).append(verb)
+    if len(meanings) == 1:
+        return next(iter(meanings))
+    # A verb may mean something else by the same word.
+    return "\n\n".join(
+        text.replace("\n", f" (exp {', '.join(verbs)})\n", 1) for text, verbs in meanings.items()
+    )
 
 
 def overview() -> str:

@@ -1,6 +1,7 @@
 """Where the YAML files lie, and which choices each group has."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +63,26 @@ class Library:
             return f"conf/{group}/{file.name}"
         return str(file)
 
+    def set_by_experiment(self, choice: str | None) -> dict[str, str]:
+        """Per key that an experiment sets, the file that does: its own, or one it begins with."""
+        place = self.place("experiment", choice)
+        if place is None or choice is None:
+            return {}
+        content = read_yaml(self.choices["experiment"][choice])
+        found: dict[str, str] = {}
+        for entry in content.pop("defaults", []):
+            if isinstance(entry, str):
+                found |= self.set_by_experiment(entry)
+        return found | dict.fromkeys(_leaves(content), place)
+
+
+def _leaves(content: Any, prefix: str = "") -> Iterator[str]:
+    if not isinstance(content, dict):
+        yield prefix
+        return
+    for name, below in content.items():
+        yield from _leaves(below, f"{prefix}.{name}" if prefix else str(name))
+
 
 def open_library(config_dir: str | None = None) -> Library:
     """Our YAML files, and the user's from --config-dir or EXP_CONF_DIR.
@@ -98,6 +119,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.", where=str(file)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{file.name} is not valid YAML: {' '.join(str(error).split())}", where=str(file)

@@ -53,10 +53,12 @@ def split(verb: str, argv: Sequence[str]) -> CommandLine:
         ConfigError: A flag is unknown, lacks its value, or is not for exp.
     """
     parser = get_args_parser()
+    parser.allow_abbrev = False
     known = [name for action in parser._actions for name in action.option_strings]
+    known.remove("--version")  # Hydra's own
     for word in argv:
         flag = word.partition("=")[0]
-        if word.startswith("--") and not any(name.startswith(flag) for name in known):
+        if word.startswith("--") and flag not in known:
             near = closest(word, known)
             raise ConfigError(
                 f"{word} is no flag" + (f"; the closest is {near}." if near else "."),

@@ -10,12 +10,14 @@ from hydra.errors import HydraException
 
 from exp.config.fields import all_fields, closest, closest_key, find
 from exp.config.groups import Library
+from exp.config.quoting import quoted, typed
 from exp.config.schema import PRIMARIES
 from exp.errors import ConfigError, UserError
 from exp.redaction import current_redactor
 
 URL_WITH_USER = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
 INTERPOLATION = re.compile(r"(?<!\\)\$\{")
+KEY = re.compile(r"[+~]{0,2}[\w.@/:$-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Given:
-    """What was asked for: the settings on the command line, and the choice in force per group."""
+    """What was asked for, and where the rest comes from.
+
+    Attributes:
+        settings: What stands on the command line.
+        places: The file behind a section (the choice in force), or behind a single key.
+    """
 
     settings: tuple[Setting, ...] = ()
     places: dict[str, str] = field(default_factory=dict)
@@ -46,7 +53,9 @@ class Given:
                 setting.key == key or (key.startswith(setting.key + ".") and setting.key)
             ):
                 return setting.where
-        return self.places.get(key.partition(".")[0], "the schema's default")
+        while key not in self.places and "." in key:
+            key = key.rpartition(".")[0]
+        return self.places.get(key, "the schema's default")
 
     def keys(self) -> set[str]:
         return {setting.key for setting in self.settings if not setting.is_choice}
@@ -84,12 +93,33 @@ def parse(argument: str) -> Override:
         return OverridesParser.create().parse_overrides([argument])[0]
     except HydraException as error:
         key, _, value = argument.partition("=")
+        if not KEY.fullmatch(key):
+            raise ConfigError(
+                f"{key!r} cannot be the name of a setting.", where=where, fix="<key>=<value>"
+            ) from None
         reason = str(error).splitlines()[0] if str(error) else "it does not parse"
+        if "Exception" in reason:
+            reason = "it has characters that need quotes"
         raise ConfigError(
             f"The value of {key} cannot be read: {reason}.",
             where=where,
-            fix=f"quote it: \"{key}='{value}'\"" if value else f"{key}=<value>",
+            fix=f"quote it: {typed(key, value)}" if value else f"{key}=<value>",
         ) from None
+
+
+def keep_text(verb: str, override: Override) -> Override:
+    """Keep the value of a setting that is text as it was typed.
+
+    Hydra reads 2024_01 as the number 202401, and 1e3 as 1000.0.
+    """
+    field = find(PRIMARIES[verb], override.key_or_group)
+    kinds = set(field.alternatives) if field is not None else set()
+    if not kinds & {str, Any} or override.is_sweep_override() or override.is_delete():
+        return override
+    if not isinstance(override.value(), bool | int | float):
+        return override
+    key, _, value = (override.input_line or "").partition("=")
+    return parse(f"{key}={quoted(value.strip())}")
 
 
 def judge(verb: str, override: Override, library: Library) -> list[UserError]:

@@ -22,8 +22,17 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from exp.config.fields import closest_key, find
-from exp.config.groups import Library
-from exp.config.overrides import Given, Setting, alternatives, is_choice, judge, parse
+from exp.config.groups import Library, read_yaml
+from exp.config.overrides import (
+    Given,
+    Setting,
+    alternatives,
+    is_choice,
+    judge,
+    keep_text,
+    parse,
+)
+from exp.config.quoting import typed
 from exp.config.register import register_schema
 from exp.config.resolve import Resolved, missing, resolve
 from exp.config.schema import PRIMARIES
@@ -64,7 +73,7 @@ def preflight(
     good: list[Override] = []
     for argument in arguments:
         try:
-            override = parse(argument)
+            override = keep_text(verb, parse(argument))
         except UserError as error:
             errors.append(error)
             continue
@@ -135,7 +144,11 @@ def compose_choices(
     try:
         with initialize_config_dir(str(library.folders[0]), version_base="1.3"):
             config = compose(verb, [*choices, *search], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, RecursionError, ValueError) as error:
+        for choice in choices:
+            group, _, name = choice.partition("=")
+            if name in library.choices.get(group, {}):
+                read_yaml(library.choices[group][name])  # names the file if it is the one
         raise _composition_error(verb, library, error) from None
     if OmegaConf.select(config, "hydra.callbacks"):
         raise ConfigError(
@@ -153,6 +166,7 @@ def compose_choices(
         for group in library.groups(verb)
         if (place := library.place(group, chosen.get(group)))
     }
+    places |= library.set_by_experiment(chosen.get("experiment"))
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     OmegaConf.set_struct(config, True)
@@ -190,7 +204,7 @@ def _out_of_place(override: Override, before: list[Override], *, sweep: bool) ->
             ConfigError(
                 f"{key} has several values, and this is not a sweep.",
                 where=where,
-                fix=f"add --multirun; for a list: {key}=[{value}]; for text: \"{key}='{value}'\"",
+                fix=f"add --multirun; for a list: {key}=[{value}]; for text: {typed(key, value)}",
             )
         ]
     for other in before:
@@ -202,6 +216,14 @@ def _out_of_place(override: Override, before: list[Override], *, sweep: bool) ->
                     fix=text,
                 )
             ]
+    if sweep and key == "output_dir" and override.is_sweep_override():
+        return [
+            ConfigError(
+                "output_dir has several values, but a sweep has one folder.",
+                where=where,
+                fix="output_dir=<folder of studies>",
+            )
+        ]
     if sweep and key == "name":
         return [
             ConfigError(
@@ -243,6 +265,12 @@ def _text(value: Any) -> str:
 
 def _composition_error(verb: str, library: Library, error: Exception) -> ConfigError:
     """What is wrong with a file, from Hydra's words; a key or a value in ours."""
+    if isinstance(error, RecursionError):
+        return ConfigError(
+            "A YAML file comes up again among its own defaults.",
+            where=str(library.extra or library.folders[0]),
+            fix="take it out of the defaults: list that leads back to it",
+        )
     words = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
     named = re.match(r"In '(\w+)/(\w+)'", words[0]) if words else None
     where = library.place(*named.groups()) if named else None
@@ -251,6 +279,12 @@ def _composition_error(verb: str, library: Library, error: Exception) -> ConfigE
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and key:
         if key.startswith("hydra."):
             return ConfigError(f"{key} is not a setting of Hydra.", fix=f"leave {key} out")
+        if key == "experiment":
+            return ConfigError(
+                "An experiment sets keys of other groups, so it has to say that it is global.",
+                where=where,
+                fix="# @package _global_ as the first line of the file",
+            )
         near = closest_key(PRIMARIES[verb], key)
         return ConfigError(
             f"{key} is not a setting" + (f"; the closest is {near}." if near else "."),

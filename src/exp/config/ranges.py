@@ -10,7 +10,9 @@ from exp.config.schema import AugmentConfig, StrategiesConfig
 from exp.config.section import Section
 from exp.errors import ConfigError
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+LARGEST = 2**32 - 1
+"""Whole numbers beyond it overflow somewhere below, and mean nothing for any setting."""
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -38,7 +40,7 @@ def among(*choices: str) -> Rule:
     return (lambda value: value in choices, "one of " + ", ".join(choices))
 
 
-A_NAME = matches(NAME, "a name of letters, digits, dots, dashes and underscores")
+A_NAME = matches(NAME, "a name of letters, digits, dots, dashes and underscores, up to 128")
 A_TABLE = (
     lambda value: value == "-" or value.endswith(TABLE_SUFFIXES),
     f"a {', '.join(TABLE_SUFFIXES)} file, or -",
@@ -77,7 +79,7 @@ RULES: dict[str, Rule] = {
     "scheduler.warmup_steps": at_least(0),
     "scheduler.min_lr_fraction": share(),
     "scheduler.decay_fraction": share(),
-    "training.epochs": above(0),
+    "training.epochs": (lambda value: 0 < value <= 1e6, "more than 0 and at most 1000000"),
     "training.steps": at_least(1),
     "training.minutes": above(0),
     "training.batch_size": at_least(1),
@@ -121,6 +123,7 @@ RULES: dict[str, Rule] = {
     "generation.repetition_penalty": above(0),
     "generation.num_beams": at_least(1),
     "generation.no_repeat_ngram_size": at_least(0),
+    "generation.length_penalty": (math.isfinite, "a finite number"),
     "generation.seed": at_least(0),
     "cache.max_age_days": at_least(0),
     "bench.repetitions": at_least(1),
@@ -161,9 +164,12 @@ def ranges(config: Section, given: Given) -> Iterator[ConfigError]:
         if value is None or (key == "output" and isinstance(config, AugmentConfig)):
             continue  # what is an answer there is a file elsewhere
         finite = not isinstance(value, float) or math.isfinite(value)
-        if not finite or not holds(value):
-            yield ConfigError(
-                f"{key} is {value}, but it has to be {words}.",
-                where=given.where(key),
-                fix=f"{key}=<{words}>",
-            )
+        if isinstance(value, int) and value > LARGEST:
+            words = f"at most {LARGEST}"
+        elif finite and holds(value):
+            continue
+        yield ConfigError(
+            f"{key} is {value}, but it has to be {words}.",
+            where=given.where(key),
+            fix=f"{key}=<{words}>",
+        )

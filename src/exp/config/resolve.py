@@ -1,6 +1,7 @@
 """From what Hydra composed to the closed configuration that every other module sees."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,9 +15,9 @@ from exp.config.fields import closest_key, own_fields
 from exp.config.overrides import INTERPOLATION, Given, holds_credential
 from exp.config.plain import read_config
 from exp.config.ranges import value_at
-from exp.config.schema import MISSING, PRIMARIES
+from exp.config.schema import MISSING, PRIMARIES, OutputFormat
 from exp.config.section import Section, close
-from exp.errors import ConfigError, UserError, raise_collected
+from exp.errors import CheckpointError, ConfigError, UserError, raise_collected
 from exp.records import Derived
 from exp.rundir import open_run_dir
 
@@ -26,8 +27,14 @@ FIXED_BY_RUN = ("model", "task", "quantization")
 FREE_WITH_RUN = ("model.path", "task.train", "task.validation", "task.test")
 """Where things lie may change between training and evaluation; what they are may not."""
 
-FREE_WITH_RESUME = ("training.resume", "training.minutes", "hardware", "tracker", "cache")
+RESUMED_ANEW = ("hardware", "tracker", "cache")
+FREE_WITH_RESUME = ("training.resume", "training.minutes", *RESUMED_ANEW)
 """What a resumed run may change: where and how long it computes, not what."""
+
+TEXT_MONITOR = "exact_match"
+"""Takes the place of the schema's `task.monitor` where outputs are text."""
+
+ENVIRONMENT = re.compile(r"\$\{\s*(oc\.)?env\s*:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +76,41 @@ def resolve(verb: str, config: DictConfig, given: Given | None = None) -> Resolv
         configs, derived = _with_runs(base, given)
     elif verb == "train" and base.training.resume is not None:  # type: ignore[attr-defined]
         configs, derived = _resumed(base, given)
-    for one in configs:
-        errors += check(one, given)
+    judged = [(one, _with_places(one, given)) for one in configs]
+    for one, places in judged:
+        _choose_monitor(one, given.keys())
+        errors += check(one, places)
     raise_collected(_unique(errors))
     for one in configs:
         close(one)
-    notes = tuple(dict.fromkeys(note for one in configs for note in warnings(one, given)))
+    notes = tuple(dict.fromkeys(note for judge in judged for note in warnings(*judge)))
     return Resolved(verb, configs[0], derived, notes, tuple(configs))
 
 
 def _unique(errors: list[UserError]) -> list[UserError]:
     return list({str(error): error for error in errors}.values())
+
+
+def _with_places(config: Any, given: Given) -> Given:
+    """What was asked for, with the run's own file behind the settings that a run brings along."""
+    run = getattr(config, "run", None)
+    brought = set(FROM_RUN) - given.chosen()
+    if run is None:
+        run = getattr(getattr(config, "training", None), "resume", None)
+        brought = {field.key for field in own_fields(type(config))} - set(RESUMED_ANEW)
+    if run is None:
+        return given
+    return dataclasses.replace(
+        given, places=given.places | dict.fromkeys(brought, f"{run}/config.yaml")
+    )
+
+
+def _choose_monitor(config: Any, typed: set[str]) -> None:
+    """Let the best checkpoint of text be chosen by a score that text has."""
+    if hasattr(config, "training") and hasattr(config, "task") and "task.monitor" not in typed:
+        task = config.task
+        if task.output_format is OutputFormat.text and task.monitor == type(task).monitor:
+            task.monitor = TEXT_MONITOR
 
 
 def _place(error: OmegaConfBaseException, given: Given) -> str | None:
@@ -117,7 +148,7 @@ def _unsafe(key: str, content: Any, given: Given) -> Iterator[ConfigError]:
             if name == "_target_":
                 yield ConfigError(
                     f"{key}._target_ is refused: no setting can name code to run.",
-                    where=given.where(key),
+                    where=given.where(f"{key}._target_"),
                     fix="leave it out",
                 )
             else:
@@ -138,7 +169,7 @@ def _unsafe(key: str, content: Any, given: Given) -> Iterator[ConfigError]:
                 where=given.where(key),
                 fix="put the text into a file: task.instruction_file=<file>",
             )
-        elif "${oc.env" in content or "${env:" in content:
+        elif ENVIRONMENT.search(content):
             yield ConfigError(
                 f"{key} takes its value from the environment; the run's files would keep it.",
                 where=given.where(key),
@@ -216,9 +247,16 @@ def _resumed(base: Any, given: Given) -> tuple[list[Any], tuple[Derived, ...]]:
         if not setting.key.startswith(FREE_WITH_RESUME)
     ]
     raise_collected(errors)
-    folder = open_run_dir(base.training.resume)
+    try:
+        folder = open_run_dir(base.training.resume)
+    except CheckpointError as error:
+        raise CheckpointError(
+            error.what,
+            where=given.where("training.resume"),
+            fix="training.resume=<the folder of the run>, like outputs/<task>/<name>",
+        ) from None
     config = _open_copy(read_config(folder.config))
-    for name in ("hardware", "tracker", "cache"):
+    for name in RESUMED_ANEW:
         setattr(config, name, getattr(base, name))
     config.training.resume = base.training.resume
     config.training.minutes = base.training.minutes

@@ -350,7 +350,8 @@ class TaskConfig(Section):
     output_format: OutputFormat = OutputFormat.json
     """What outputs are: json (canonicalised, scored by field) or text."""
     monitor: str = "field_f1"
-    """The validation score by which the best checkpoint is chosen and training stops early."""
+    """The validation score by which the best checkpoint is chosen and training stops early. Where
+    outputs are text, exact_match takes the place of the default."""
     language: str | None = None
     """Language of the inputs, ISO 639-1."""
 

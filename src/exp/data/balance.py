@@ -1,6 +1,5 @@
 """The value by which examples are balanced, read from their outputs or their other columns."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exp.data.output import canonical
 from exp.errors import ConfigError
 from exp.records import Example
 
@@ -101,7 +101,7 @@ def _name(value: Any, only_presence: bool) -> str:
         return "absent"
     if isinstance(value, dict | list):
         return "present" if value else "empty"
-    return "present" if only_presence else json.dumps(value, ensure_ascii=False)
+    return "present" if only_presence else canonical(value)
 
 
 def _paths(example: Example) -> list[str]:

@@ -16,6 +16,7 @@ from exp.data.batch import Batch, collate
 from exp.data.plan import BatchPlan, Step, count_labels
 from exp.data.selection import Selection
 from exp.data.tokens import TokenStore
+from exp.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,22 @@ def _members(step: Step) -> list[int]:
     return [member for part in step.micro_batches for member in part]
 
 
+class _ErrorsAsItems(Dataset[StepBatches | UserError]):
+    """Hands errors of the user over as items: torch would make the text of a traceback of them."""
+
+    def __init__(self, steps: StepDataset) -> None:
+        self._steps = steps
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> StepBatches | UserError:
+        try:
+            return self._steps[index]
+        except UserError as error:
+            return error
+
+
 class StepDataModule(lightning.LightningDataModule):
     """Hands Lightning one optimizer step at a time, cut into this rank's micro-batches."""
 
@@ -143,12 +160,12 @@ class StepDataModule(lightning.LightningDataModule):
     def layout(self) -> Layout:
         return self.plan.layout
 
-    def train_dataloader(self) -> DataLoader[StepBatches]:
+    def train_dataloader(self) -> DataLoader[StepBatches | UserError]:
         """Serve this rank's part of every step, in the plan's order."""
         assert self.trainer is not None
         plan = replace(self.plan, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
         return DataLoader(
-            self._dataset(plan),
+            _ErrorsAsItems(self._dataset(plan)),
             batch_size=None,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_batches if self.num_workers else None,
@@ -165,9 +182,15 @@ class StepDataModule(lightning.LightningDataModule):
         )
 
     def transfer_batch_to_device(
-        self, batch: StepBatches, device: torch.device, dataloader_idx: int
+        self, batch: StepBatches | UserError, device: torch.device, dataloader_idx: int
     ) -> StepBatches:
-        """Move all micro-batches at once; the copies overlap with what the device still does."""
+        """Move all micro-batches at once; the copies overlap with what the device still does.
+
+        Raises:
+            UserError: What kept a worker from making the step.
+        """
+        if isinstance(batch, UserError):
+            raise batch
         self._add_up(batch)
         return replace(batch, batches=tuple(part.to(device) for part in batch.batches))
 

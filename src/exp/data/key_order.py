@@ -51,10 +51,10 @@ def _branches(schemas: list[Any], root: dict[str, Any]) -> Iterator[dict[str, An
 
 def _local(reference: Any, root: dict[str, Any]) -> Any:
     """Follow a JSON pointer within `root`; None where it leads nowhere."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         return None
     target: Any = root
-    for part in reference[1:].split("/")[1:]:
+    for part in reference.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
         target = target.get(name) if isinstance(target, dict) else None
     return target

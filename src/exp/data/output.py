@@ -254,24 +254,31 @@ def compile_schema(schema: dict[str, Any]) -> Validator:
     Raises:
         DataError: It is not a JSON Schema, or refers to something outside itself.
     """
+    draft = schema.get("$schema", "")
+    if not isinstance(draft, str):
+        raise _no_schema(f"$schema is {_json_type(draft)}, not a string")
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         kind.check_schema(schema)
     except jsonschema.SchemaError as error:
-        raise DataError(
-            f"The schema is not a JSON Schema: {error.message}.",
-            where=f"task.schema, {error.json_path}",
-            fix="correct the schema file, or drop task.schema",
-        ) from None
+        raise _no_schema(f"at {error.json_path}: {error.message}") from None
     # An empty registry: jsonschema's own would fetch unknown references from the network.
     return kind(schema, registry=Registry())
+
+
+def _no_schema(reason: str) -> DataError:
+    return DataError(
+        f"The schema is not a valid JSON Schema, {reason}.",
+        where="task.schema",
+        fix="mend the file, or task.schema=null to accept any JSON object",
+    )
 
 
 def schema_errors(value: Json, validator: Validator) -> list[str]:
     """Say in which ways a value breaks the schema, each with its path.
 
     Raises:
-        DataError: The schema refers to something outside itself.
+        DataError: The schema refers to something outside itself, or to itself without end.
     """
     try:
         return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
@@ -280,4 +287,10 @@ def schema_errors(value: Json, validator: Validator) -> list[str]:
             f"The schema refers to {error.ref}, which is not in it.",
             where="task.schema",
             fix="copy what it refers to into the schema's $defs",
+        ) from None
+    except RecursionError:
+        raise DataError(
+            "The schema refers to itself without end: a $ref leads back to where it stands.",
+            where="task.schema",
+            fix="let each $ref lead to a part of the schema that does not begin with it",
         ) from None

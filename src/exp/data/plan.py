@@ -75,7 +75,10 @@ class BatchPlan:
     world_size: int = 1
     draws: Draws | None = None
     curriculum: Curriculum | None = None
-    _orders: dict[int, list[NDArray[np.int64]]] = field(default_factory=dict, repr=False)
+    # Not given on: a plan that was changed by dataclasses.replace may have other orders.
+    _orders: dict[int, list[NDArray[np.int64]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if len(self.lengths) == 0:
@@ -116,7 +119,6 @@ class BatchPlan:
             num_labels=np.repeat(self.num_labels, factor),
             draws=draws,
             curriculum=curriculum,
-            _orders={},
         )
 
     def step(self, number: int) -> Step:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2.exceptions import TemplateError
+from jinja2.ext import Extension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -147,11 +150,12 @@ def _frame(chat: ChatFormat, instruction: str) -> tuple[str, str, str]:
     for messages in turns:
         try:
             prompt = _render_template(chat, messages, add_generation_prompt=True)
+            end_of_turn = _end_of_turn(chat, messages)
         except TemplateError:
             continue
         before, found, behind = prompt.partition(PLACEHOLDER)
         if found and PLACEHOLDER not in behind and instruction.strip() in before:
-            return before, behind, _end_of_turn(chat, messages)
+            return before, behind, end_of_turn
     raise ModelError(
         "The model's chat template does not show the input exactly once, behind the instruction.",
         where="chat template",
@@ -171,6 +175,16 @@ def _end_of_turn(chat: ChatFormat, messages: list[dict[str, str]]) -> str:
     return max(matches, key=len) if matches else chat.eos_token
 
 
+class _Generation(Extension):
+    """{% generation %} marks what the assistant says, for transformers; it prints nothing."""
+
+    tags = {"generation"}  # noqa: RUF012, jinja2 declares it so
+
+    def parse(self, parser: Parser) -> Node | list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 def _render_template(
     chat: ChatFormat, messages: list[dict[str, str]], add_generation_prompt: bool
 ) -> str:
@@ -181,7 +195,7 @@ def _render_template(
 
     # Templates come with model files: they run sandboxed, as in transformers.
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = lambda value, **options: json.dumps(
         value, ensure_ascii=False, indent=options.get("indent")
@@ -192,6 +206,8 @@ def _render_template(
     assert chat.template is not None
     text: str = environment.from_string(chat.template).render(
         messages=messages,
+        tools=None,
+        documents=None,
         add_generation_prompt=add_generation_prompt,
         bos_token=chat.bos_token or "",
         eos_token=chat.eos_token,

@@ -12,13 +12,14 @@ SPLITS = ("train", "validation", "test")
 _RANGE = 2**64
 
 
-def split_point(text: str) -> int:
-    """Return the place of an input on a line from 0 to 2**64; equal texts have equal places.
+def fold_input(text: str) -> str:
+    """Bring an input into the form in which it is compared: no Unicode forms, single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
-    Unicode forms and runs of white space do not count, so that near copies stay together.
-    """
-    folded = " ".join(unicodedata.normalize("NFC", text).split())
-    return int.from_bytes(hashlib.sha256(folded.encode()).digest()[:8], "big")
+
+def split_point(text: str) -> int:
+    """Return the place of an input on a line from 0 to 2**64; what folds alike has one place."""
+    return int.from_bytes(hashlib.sha256(fold_input(text).encode()).digest()[:8], "big")
 
 
 def divide(
@@ -43,9 +44,8 @@ def divide(
     points = np.fromiter((split_point(example.input) for example in examples), dtype=np.uint64)
     split = np.full(len(points), SPLITS.index("train"), dtype=np.int8)
     if validation_fraction:
-        split[points >= np.uint64(_RANGE - int(validation_fraction * _RANGE))] = SPLITS.index(
-            "validation"
-        )
+        first = min(_RANGE - int(validation_fraction * _RANGE), _RANGE - 1)
+        split[points >= np.uint64(first)] = SPLITS.index("validation")
     if test_fraction:
         split[points < np.uint64(int(test_fraction * _RANGE))] = SPLITS.index("test")
     fractions = {"train": 1.0, "validation": validation_fraction, "test": test_fraction}

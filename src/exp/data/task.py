@@ -4,11 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from jsonschema.validators import validator_for
-
 from exp.config.schema import OutputFormat, TaskConfig
+from exp.data.output import compile_schema
 from exp.data.sources.examples import Examples
 from exp.data.sources.joined import join
 from exp.data.sources.load import load_rows
@@ -117,13 +114,9 @@ def _read_schema(config: TaskConfig) -> dict[str, Any] | None:
     if not isinstance(schema, dict):
         raise DataError("The schema is not a JSON object.", where=where, fix=_NO_SCHEMA)
     try:
-        validator_for(schema, default=Draft202012Validator).check_schema(schema)
-    except SchemaError as error:
-        raise DataError(
-            f"The schema is not a valid JSON Schema, at {error.json_path}: {error.message}.",
-            where=where,
-            fix=_NO_SCHEMA,
-        ) from None
+        compile_schema(schema)
+    except DataError as error:
+        raise DataError(error.what, where=where, fix=error.fix) from None
     return schema
 
 

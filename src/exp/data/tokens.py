@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from exp.cachedir import cache_dir
 from exp.data.expiry import mark_used, remove_unused
 from exp.data.render import Renderer
+from exp.digest import code_digest
 from exp.publish import publish_folder
 from exp.records import Example, Rendered
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+CODE = tuple(f"exp.data.{name}" for name in ("render", "tokens", "output", "key_order"))
+"""What the ids depend on besides rows and tokenizer; another version of it tokenises anew."""
 CHUNK_ROWS = 2000
 
 
@@ -90,7 +92,7 @@ def tokenise(examples: Sequence[Example], content_key: str, renderer: Renderer) 
         content_key: Changes with the content of the rows.
         renderer: Its digest covers tokenizer, template, instruction and output format.
     """
-    preimage = [FORMAT_VERSION, content_key, renderer.digest, len(examples)]
+    preimage = [code_digest(CODE), content_key, renderer.digest, len(examples)]
     key = hashlib.sha256(json.dumps(preimage).encode()).hexdigest()[:32]
     folder = cache_dir("tokens") / key
     if not folder.is_dir():

@@ -16,7 +16,7 @@ from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from exp.errors import ConfigError
+from exp.errors import ConfigError, ModelError
 
 COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 
@@ -31,6 +31,7 @@ class Constraint:
 
     Raises:
         ConfigError: The schema says something that a grammar cannot.
+        ModelError: llguidance does not know this kind of tokenizer.
     """
 
     def __init__(
@@ -39,9 +40,16 @@ class Constraint:
         self._schema = schema
         self._grammar = LLMatcher.grammar_from_json_schema(schema, overrides=COMPACT)  # type: ignore[arg-type]
         self._size = tokenizer.get_vocab_size()
-        self._vocabulary = LLTokenizer(
-            tokenizer.to_str(), n_vocab=self._size, eos_token=list(stop_ids)
-        )
+        try:
+            self._vocabulary = LLTokenizer(
+                tokenizer.to_str(), n_vocab=self._size, eos_token=list(stop_ids)
+            )
+        except ValueError as error:
+            raise ModelError(
+                f"Decoding cannot be held to a schema with this model's tokenizer: {error}.",
+                where="generation.constrain=schema",
+                fix="generation.constrain=none, or another model",
+            ) from error
         _, complaints = LLMatcher.validate_grammar_with_warnings(self._grammar, self._vocabulary)
         if complaints:
             raise ConfigError(
@@ -82,19 +90,34 @@ class Guide:
         return token < self._size and bool(self._matcher.validate_tokens([token]))
 
     def admitted(self) -> NDArray[np.bool_]:
-        """(vocabulary,) True at the tokens that may come next."""
+        """(vocabulary,) True at the tokens that may come next.
+
+        Raises:
+            ModelError: There is none, though the value is not whole. llguidance would end it there.
+        """
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        if self._matcher.is_error():
+            raise self._dead_end()
         return np.unpackbits(bits, count=self._size, bitorder="little").astype(bool)
 
     def take(self, token: int) -> list[int]:
         """Write a token; return those that must follow it and are now written, too."""
         if not self._matcher.consume_token(token):
-            raise AssertionError(f"token {token} is not admitted: {self._matcher.get_error()}")
+            raise self._dead_end()
         return self.forced()
 
     def forced(self) -> list[int]:
         """Write what must come next, if the state leaves no choice."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         if tokens and not self._matcher.consume_tokens(tokens):
-            raise AssertionError(f"forced tokens are refused: {self._matcher.get_error()}")
+            raise self._dead_end()
         return tokens
+
+    def _dead_end(self) -> ModelError:
+        """Say that the tokenizer cannot write what must come, or that the grammar is too large."""
+        reason = str(self._matcher.get_error()).strip().partition("\n")[0]
+        return ModelError(
+            f"A completion could not be held to the schema to its end: {reason}.",
+            where="generation.constrain=schema",
+            fix="generation.constrain=none",
+        )

@@ -43,9 +43,9 @@ def key_context(
     sampled, beams = config.strategy is Strategy.sample, config.strategy is Strategy.beam
     return KeyContext(
         base_weights=_base_digest(model, weight_files, seed),
-        adapter=_files_digest(adapter_files) if adapter_files else None,
+        adapter=_adapter(adapter_files) if adapter_files else None,
         quantization=_storage(hardware.quantization),
-        dtype=hardware.precision.name,
+        dtype=hardware.precision.name + (", tf32" if hardware.tf32 else ""),
         attention=hardware.attention.name,
         device_class=_device_class(hardware),
         strategy=config.strategy.name,
@@ -67,6 +67,11 @@ def key_context(
         torch=version("torch"),
         transformers=version("transformers"),
     )
+
+
+def _adapter(files: Sequence[Path]) -> str:
+    """Name the adapter's bytes, and the package that computes what is not merged."""
+    return f"{_files_digest(files)}, peft {version('peft')}"
 
 
 def _storage(quantization: str) -> str:

@@ -74,7 +74,7 @@ class Copybook:
 
     def __init__(self, prompt: Sequence[int], folded: Sequence[int] | None) -> None:
         self.prompt = tuple(prompt)
-        keys = self.prompt if folded is None else tuple(folded[token] for token in self.prompt)
+        keys = _fold(self.prompt, folded)
         self.words = frozenset(keys)
         self.behind: dict[tuple[int, ...], int] = {}
         for length in range(1, LONGEST_MATCH + 1):
@@ -89,6 +89,16 @@ class Copybook:
             if position is not None:
                 return position, length
         return -1, 0
+
+
+def _fold(tokens: Sequence[int], folded: Sequence[int] | None) -> tuple[int, ...]:
+    """Look up the numbers of tokens; one that the tokenizer does not know stands for itself.
+
+    Models are often padded: they have logits beyond the tokenizer's vocabulary.
+    """
+    if folded is None:
+        return tuple(tokens)
+    return tuple(folded[token] if token < len(folded) else token for token in tokens)
 
 
 def open_drafter(settings: GenerationSettings) -> "Drafter":
@@ -162,9 +172,7 @@ class Drafter:
                 break
 
     def _keys(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        if self._folded is None:
-            return tuple(tokens)
-        return tuple(self._folded[token] for token in tokens)
+        return _fold(tokens, self._folded)
 
     def _next(
         self, book: Copybook, context: Sequence[int], keys: tuple[int, ...]

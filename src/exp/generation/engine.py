@@ -20,7 +20,7 @@ from exp.generation.attention import DECODE
 from exp.generation.constraint import Constraint
 from exp.generation.drafting import Draft, Drafter, choose_lengths, narrow
 from exp.generation.row import Completion, Row
-from exp.generation.slots import SlotStore, bytes_per_token
+from exp.generation.slots import SlotStore, rows_in_memory
 from exp.model.base import body_of, head_of, logits_of
 
 PREFILL_TOKENS = 2048
@@ -114,7 +114,8 @@ class Engine:
         prefix = self._prefix_states(prompts)
         shared = 0 if prefix is None else prefix.shape[3]
         slot_tokens = max(map(len, prompts)) - shared + self.max_new_tokens
-        num_slots = min(self._slots_in_memory(slot_tokens), len(prompts))
+        wanted = min(self.num_slots, len(prompts))
+        num_slots = rows_in_memory(self.model, slot_tokens, wanted, MEMORY_SHARE)
         store = SlotStore(self.model, num_slots, slot_tokens, prefix)
         # Equal calls draft equally: nothing is carried over from the call before.
         drafter = None if self.drafter is None else self.drafter.fresh()
@@ -290,10 +291,3 @@ class Engine:
     @property
     def _forward_tokens(self) -> float:
         return CPU_FORWARD_TOKENS if self.model.device.type == "cpu" else GPU_FORWARD_TOKENS
-
-    def _slots_in_memory(self, slot_tokens: int) -> int:
-        if self.model.device.type != "cuda":
-            return self.num_slots
-        free, _ = torch.cuda.mem_get_info(self.model.device)
-        fitting = int(MEMORY_SHARE * free / (slot_tokens * bytes_per_token(self.model)))
-        return max(1, min(self.num_slots, fitting))

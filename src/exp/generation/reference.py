@@ -9,8 +9,10 @@ from transformers import PreTrainedModel
 
 from exp.config.schema import GenerationConfig, Strategy
 from exp.generation.cache.key import Request
+from exp.generation.engine import MEMORY_SHARE
 from exp.generation.row import Completion
 from exp.generation.settings import GenerationSettings
+from exp.generation.slots import rows_in_memory
 from exp.model.base import plain_attention
 
 
@@ -30,10 +32,15 @@ def generate_with_transformers(
     implementation = model.config._attn_implementation
     model.set_attn_implementation(plain_attention(model))
     options = _options(settings, key_value_cache)
-    size = 1 if settings.config.strategy is Strategy.sample else settings.num_slots
     order = sorted(range(len(requests)), key=lambda row: -len(requests[row].prompt_ids))
+    size = 1
+    if settings.config.strategy is not Strategy.sample:
+        longest = len(requests[order[0]].prompt_ids) + settings.max_new_tokens
+        beams = settings.config.num_beams if settings.config.strategy is Strategy.beam else 1
+        size = rows_in_memory(model, longest * beams, settings.num_slots, MEMORY_SHARE)
     try:
-        with torch.inference_mode(), torch.random.fork_rng():
+        # All devices by name: asked for none, fork_rng warns where there are several.
+        with torch.inference_mode(), torch.random.fork_rng(range(torch.cuda.device_count())):
             for start in range(0, len(order), size):
                 rows = order[start : start + size]
                 if settings.config.strategy is Strategy.sample:

@@ -12,6 +12,25 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 
+def rows_in_memory(model: PreTrainedModel, row_tokens: int, most: int, share: float) -> int:
+    """How many rows of so many tokens can be decoded side by side: as a GPU's memory admits.
+
+    Args:
+        model: On its device.
+        row_tokens: Tokens of a row whose keys and values are kept.
+        most: The answer at the most; on a CPU the answer.
+        share: Share of the free memory that keys and values may take.
+    """
+    if model.device.type != "cuda" or not hasattr(
+        model.config.get_text_config(), "num_attention_heads"
+    ):
+        return most
+    free, _ = torch.cuda.mem_get_info(model.device)
+    # What earlier rows took is free, too, though PyTorch has not given it back.
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    return max(1, min(most, int(share * free / (row_tokens * bytes_per_token(model)))))
+
+
 def bytes_per_token(model: PreTrainedModel) -> int:
     """Memory of one token's keys and values over all layers."""
     layers, heads, head_dim = _shape(model)
@@ -23,7 +42,8 @@ def _shape(model: PreTrainedModel) -> tuple[int, int, int]:
     head_dim = getattr(config, "head_dim", None) or (
         config.hidden_size // config.num_attention_heads
     )
-    return config.num_hidden_layers, config.num_key_value_heads, head_dim
+    key_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return config.num_hidden_layers, key_heads, head_dim
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -126,7 +126,9 @@ def print_table(
     heading = Text(visible(title)) if title else None
     table = Table(title=heading, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for i, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if i in right else "left")
+        # Folded, for by default what is too wide is cut off.
+        justify: JustifyMethod = "right" if i in right else "left"
+        table.add_column(Text(column), justify=justify, overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

@@ -55,6 +55,8 @@ def example_losses(
     )
     sums = np.zeros(len(rows))
     head = head_of(model)
+    # A model that is spread over devices ends on another one than it begins on.
+    device = next(head.projection.parameters()).device
     before, was_training = model.config._attn_implementation, model.training
     model.eval()
     prepare_for_layout(model, layout)
@@ -65,8 +67,8 @@ def example_losses(
                 batch = collate(rendered, [""] * len(members), layout, LossOn.completion)
                 batch = batch.to(model.device)
                 sizes = counts[list(members)].tolist()
-                states = label_states(model, batch).split(sizes)
-                labels = batch.labels.split(sizes)
+                states = label_states(model, batch).to(device).split(sizes)
+                labels = batch.labels.to(device).split(sizes)
                 for member, own_states, own_labels in zip(members, states, labels, strict=True):
                     loss = label_loss(
                         own_states,

@@ -8,6 +8,7 @@ divides by the number of micro-batches instead, which weights short ones too muc
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ from exp.config.schema import TrainConfig
 from exp.data.batch import Batch
 from exp.data.datamodule import StepBatches, StepDataModule
 from exp.data.plan import Step
+from exp.errors import TrainingError
 from exp.training.loss import batch_loss
 from exp.training.optimizer import build_optimizer
 from exp.training.out_of_memory import (
@@ -222,6 +224,7 @@ class LoraModule(lightning.LightningModule):
         last = self.step == self._num_steps
         if self.step % self._config.training.log_every_steps and not last:
             return
+        _refuse_divergence(float(loss), self.step, self._config)
         values = {
             "train/loss": float(loss),
             "train/lr": learning_rate,
@@ -230,6 +233,23 @@ class LoraModule(lightning.LightningModule):
         }
         self._since = _Since()
         self._record(self.step, batch.step.epoch, values)
+
+
+def _refuse_divergence(loss: float, step: int, config: TrainConfig) -> None:
+    """Stop a run whose adapter is lost: nothing brings it back from a loss that is no number.
+
+    Raises:
+        TrainingError: It is not finite.
+    """
+    if math.isfinite(loss):
+        return
+    rate = config.optimizer.lr
+    clipping = "" if config.training.gradient_clip_norm else " training.gradient_clip_norm=1.0"
+    raise TrainingError(
+        f"The loss is {loss} at step {step}: training has diverged.",
+        where=f"optimizer.lr={rate:g}; checkpoints of earlier steps are kept",
+        fix=f"optimizer.lr={rate / 4:.2g}{clipping}",
+    )
 
 
 class _Since:

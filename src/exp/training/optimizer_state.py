@@ -24,7 +24,7 @@ def optimizer_to_tensors(state_dict: Mapping[str, Any]) -> "tuple[dict[str, Tens
         TypeError: Something else is in it.
     """
     tensors: dict[str, Tensor] = {}
-    return tensors, _take_apart(state_dict, "", tensors)
+    return tensors, _take_apart(state_dict, "", tensors, set())
 
 
 def tensors_to_optimizer(tensors: "Mapping[str, Tensor]", structure: Json) -> dict[str, Any]:
@@ -45,25 +45,26 @@ def tensors_to_optimizer(tensors: "Mapping[str, Tensor]", structure: Json) -> di
     return state
 
 
-def _take_apart(value: Any, path: str, tensors: "dict[str, Tensor]") -> Json:
+def _take_apart(value: Any, path: str, tensors: "dict[str, Tensor]", addresses: set[int]) -> Json:
     from torch import Tensor
 
     if isinstance(value, Tensor):
         if path in tensors:
             raise TypeError(f"two tensors are called {path}")
         # bitsandbytes shares its code books among parameters; a file holds each tensor by itself.
-        shared = any(value.data_ptr() == other.data_ptr() for other in tensors.values())
-        tensors[path] = value.clone() if shared and value.numel() else value
+        shared = value.numel() and value.data_ptr() in addresses
+        tensors[path] = value.clone() if shared else value
+        addresses.add(value.data_ptr())
         return {"tensor": path}
     if isinstance(value, Mapping):
         items = []
         for key, child in value.items():
             if type(key) not in (int, str):
                 raise TypeError(f"{path} has the key {key!r}; only int and str can be kept")
-            items.append([key, _take_apart(child, _join(path, key), tensors)])
+            items.append([key, _take_apart(child, _join(path, key), tensors, addresses)])
         return {"dict": items}
     if isinstance(value, list | tuple):
-        children = [_take_apart(c, _join(path, i), tensors) for i, c in enumerate(value)]
+        children = [_take_apart(c, _join(path, i), tensors, addresses) for i, c in enumerate(value)]
         return {"list" if isinstance(value, list) else "tuple": children}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": repr(value)}

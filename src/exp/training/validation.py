@@ -107,7 +107,7 @@ class Validation(Callback):
         if scores:
             self._record(module.step, epoch, {f"val/{name}": v for name, v in scores.items()})
         # Without a validation split the newest adapter is the best that is known.
-        score = scores.get(self._config.task.monitor, float(module.step))
+        score = scores[self._config.task.monitor] if scores else float(module.step)
         improved = self.progress.update(module.step, score)
         if trainer.is_global_zero:
             save_checkpoint(self._run, module, self._base_name, self._identity, self.progress)

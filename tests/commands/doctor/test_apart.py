@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,19 @@ def test_what_hangs_is_ended_with_all_that_it_started(bench: Workbench, tmp_path
     while not gone(int(file.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert gone(int(file.read_text()))
+
+
+def test_what_another_thread_runs_is_ended_when_all_is_stopped() -> None:
+    bench = Workbench()
+    bench.run(SECONDS, operator.add, 1, 1)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(bench.run, SECONDS, time.sleep, SECONDS)
+        time.sleep(0.5)
+        started = time.monotonic()
+        bench.stop()
+        assert running.result().failure is not None
+    assert time.monotonic() - started < SECONDS / 2
+    assert bench.run(SECONDS, operator.add, 1, 1).failure == "it was stopped"
 
 
 def test_folder_and_environment_are_those_of_now(

@@ -158,6 +158,19 @@ def test_a_setting_that_the_doctor_does_not_use_is_told(examine):
     assert "training.epochs has no effect in this run" in shown
 
 
+def test_an_interruption_ends_what_still_runs(examine, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(Bench, "stop", lambda bench: stopped.append(bench))
+
+    def interrupt(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(self_tests, "_try_part", interrupt)
+    code, shown, _ = examine(devices=[A100])
+    assert (code, len(stopped)) == (130, 1)
+    assert shown.endswith("Interrupted.\n")
+
+
 def test_every_probe_is_a_self_test():
     assert {Probe.flash_attention, *self_tests.PARTS} == set(Probe)
 

@@ -7,7 +7,7 @@ import pytest
 
 from exp.commands.doctor import parts
 from exp.config.schema import CacheConfig, ModelConfig, TrackerConfig, TrackerKind, Weights
-from exp.errors import HardwareError, MissingExtraError, ModelError
+from exp.errors import HardwareError, MissingExtraError, ModelError, UserError
 from exp.generation.cache.database import default_path
 from exp.report.doctor_screen import Verdict
 
@@ -45,7 +45,7 @@ def test_a_cache_folder_that_cannot_be_made_is_refused(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("EXP_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    with pytest.raises(HardwareError) as caught:
+    with pytest.raises(UserError) as caught:
         parts.check_cache_folder()
     assert "EXP_CACHE_DIR" in (caught.value.fix or "")
 
@@ -88,6 +88,23 @@ def test_a_model_on_a_hub_out_of_reach_is_refused_at_once() -> None:
     with pytest.raises(ModelError, match="the hub is out of reach") as caught:
         parts.check_model(ModelConfig(name="mine", hub_id="nobody/nothing-of-this-name"))
     assert "model.path=" in (caught.value.fix or "")
+
+
+def test_a_tokenizer_alone_in_the_hub_cache_is_no_copy_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models--nobody--nothing"
+    snapshot = folder / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "tokenizer.json").write_text("{}")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = ModelConfig(name="mine", hub_id="nobody/nothing")
+    with pytest.raises(ModelError, match="the hub is out of reach"):
+        parts.check_model(model)
+    (snapshot / "model.safetensors").touch()
+    assert "a copy is on this machine" in parts.check_model(model).detail
 
 
 @pytest.mark.parametrize("kind", [TrackerKind.csv, TrackerKind.tensorboard])

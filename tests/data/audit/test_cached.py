@@ -66,3 +66,12 @@ def test_a_damaged_result_is_made_again(ask, damage):
     file.write_bytes(damage)
     assert ask()[0] == 60
     assert ask()[0] == 0
+
+
+def test_results_that_nobody_asked_for_in_a_month_go(ask):
+    ask()
+    ask(code="2")
+    for file in Path(os.environ["EXP_CACHE_DIR"]).glob("audits/*.json"):
+        os.utime(file, ns=(0, file.stat().st_mtime_ns))
+    assert ask()[0] == 0
+    assert ask(code="2")[0] == 60

@@ -73,6 +73,18 @@ def test_a_split_is_warned_about_below_the_limit_only(limit, warned, audited):
         assert "of all 2 strings of the split only 50%" in report.findings[0].what
 
 
+def test_a_split_is_warned_about_where_each_row_says_a_little_of_its_input(audited):
+    rows = [
+        Example("1", "nails for the house", {"product": "nails", "colour": "red", "place": "Rome"}),
+        Example("2", "wire for the shed", {"product": "wire", "colour": "blue", "place": "Oslo"}),
+    ]
+    report = audited({"train": rows}, schema=None)
+    (finding,) = report.findings
+    assert (finding.check, finding.count) == ("ungrounded", 2)
+    assert finding.rows[0].detail == "1 of its 3 strings are in the input"
+    assert "only 33%" in finding.what
+
+
 def test_keys_that_are_made_up_row_by_row_are_counted_together(audited, monkeypatch):
     monkeypatch.setattr(fields, "MOST_FIELDS", 3)
     rows = [Example(str(n), f"row {n} of many {n * n}", {f"key{n}": n}) for n in range(9)]

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from exp.data.plan import BatchPlan, count_labels
 from exp.data.render import Renderer
 from exp.data.selection import Selection
 from exp.data.tokens import tokenise
+from exp.errors import DataError
 from exp.model.tokenizer import byte_chat_format
 from exp.records import Example
 
@@ -127,3 +129,22 @@ def test_what_became_of_the_variants_is_said_once_per_epoch(parts, caplog):
         ]
         module.teardown("fit")
     assert "augmentation, epoch 2: 7 new variants" in caplog.text
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_of_the_user_comes_out_of_a_worker_as_it_is(parts, monkeypatch, num_workers):
+    plan, store, selection, variants = parts()
+    told = DataError("The file was changed.", where="rows.jsonl", fix="leave it alone")
+
+    def refuse(self, epoch, members):
+        raise told
+
+    monkeypatch.setattr(Variants, "serve", refuse)
+    module = StepDataModule(
+        plan, store, selection, LossOn.completion, num_workers=num_workers, variants=variants
+    )
+    module.trainer = SimpleNamespace(global_rank=0, world_size=1)
+    (first, *_) = module.train_dataloader()
+    with pytest.raises(DataError) as caught:
+        module.transfer_batch_to_device(first, torch.device("cpu"), 0)
+    assert str(caught.value) == str(told)

@@ -70,6 +70,9 @@ def test_a_language_without_a_lexicon_is_refused_with_a_fix(language):
         ("[small]\ntwo = true", "under small"),
         ("keep = [1]", "under keep"),
         ("groups = 1", "under groups"),
+        ('notations = [["."]]', "under notations"),
+        ('notations = [[".", "\'"]]', "under notations"),
+        ('notations = [[".", "."]]', "under notations"),
         ("synonyms = [", "not TOML"),
     ],
 )
@@ -83,5 +86,11 @@ def test_a_file_that_is_no_lexicon_is_refused(tmp_path, content, says):
 
 
 def test_a_lexicon_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="There is no file"):
         load_lexicon("es", str(tmp_path / "none.toml"))
+
+
+def test_a_byte_order_mark_changes_nothing_in_a_lexicon(tmp_path):
+    own = tmp_path / "mine.toml"
+    own.write_bytes(b'\xef\xbb\xbfkeep = ["pallet"]')
+    assert "pallet" in load_lexicon("en", str(own)).keep

@@ -201,7 +201,9 @@ def test_a_misspelt_word_of_a_value_is_not_misspelt_further(outcomes):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("text", ["", " ", "\n", "?!", "7", "\U0001f64f", "a\u0301", "\x00 x"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n", "?!", "...", "7", "\U0001f64f", "a\u0301", "\x00 x"]
+)
 def test_no_strategy_stumbles_over_odd_texts(outcomes, strategy, text):
     assert outcomes(strategy, text, {"n": 7, "s": "x"}, draws=5)
 

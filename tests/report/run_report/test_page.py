@@ -138,6 +138,14 @@ def test_scores_stand_side_by_side_with_their_difference(run: RunDir) -> None:
         assert shown in text
 
 
+def test_each_interval_is_drawn_on_the_scale_of_its_own_score(run: RunDir) -> None:
+    sheet = {"bleu": {"value": 25.0}, "text_match": {"value": 0.75}}
+    run.scores.write_text(json.dumps({"test": {"after": sheet}}))
+    html = write_run_report(run).read_text()
+    assert re.findall(r'<b style="left:([\d.]+)%">', html) == ["25.00", "75.00"]
+    assert "1, bleu 100" in html
+
+
 def test_base_predictions_join_those_of_the_adapted_model(run: RunDir) -> None:
     splits = json.loads(Page(write_run_report(run).read_text()).scripts[0])
     assert list(splits) == ["test"]

@@ -45,6 +45,8 @@ class Workbench:
         method = (
             "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         )
+        self._running: set[Any] = set()
+        self._stopped = False
         self._context: BaseContext = multiprocessing.get_context(method)
         if method == "forkserver":
             self._context.set_forkserver_preload(list(preload))
@@ -60,14 +62,24 @@ class Workbench:
         )
         started = time.perf_counter()
         try:
+            self._running.add(process)
             process.start()
             writer.close()
+            if self._stopped:
+                return Ended(failure="it was stopped")
             ended = _await(reader, process, limit_seconds)
         finally:
+            self._running.discard(process)
             _end(process)
             reader.close()
         seconds = time.perf_counter() - started
         return Ended(ended.value, ended.failure, ended.fix, seconds)
+
+    def stop(self) -> None:
+        """End what other threads run here, and start nothing any more."""
+        self._stopped = True
+        for process in tuple(self._running):
+            _end(process)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from exp.config.groups import open_library
 from exp.config.preflight import preflight
+from exp.config.quoting import quoted
 from exp.config.resolve import Resolved
 from exp.config.schema import DoctorConfig, TrainConfig
 from exp.config.section import close
@@ -56,8 +57,8 @@ def _train(config: DoctorConfig, folder: Path) -> None:
 
     arguments = [
         *("model=tiny", "task=jsonl", "task.name=doctor", "task.instruction=Write it as JSON."),
-        *(f"task.{split}={_write_rows(folder, split)}" for split in NUM_ROWS),
-        *("generation.max_new_tokens=4", f"output_dir={folder}", "name=run"),
+        *(f"task.{split}={quoted(str(_write_rows(folder, split)))}" for split in NUM_ROWS),
+        *("generation.max_new_tokens=4", f"output_dir={quoted(str(folder))}", "name=run"),
     ]
     (trial,) = preflight("train", arguments, open_library()).trials
     asked: TrainConfig = replace(
@@ -90,7 +91,7 @@ def _evaluate(config: DoctorConfig, run: RunDir) -> None:
     from exp.commands import evaluate
 
     # Without the cache, which would give the predictions of the training back.
-    arguments = [f"run={run.path}", "cache.enabled=false"]
+    arguments = [f"run={quoted(str(run.path))}", "cache.enabled=false"]
     (trial,) = preflight("evaluate", arguments, open_library()).trials
     asked = replace(trial.config, hardware=replace(config.hardware, devices=1))
     close(asked)

@@ -75,7 +75,13 @@ def run_self_tests(
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         # The longest one first; the order of the table stays.
         futures = {test: pool.submit(test) for test in reversed(tests)}
-        return [futures[test].result() for test in tests]
+        try:
+            return [futures[test].result() for test in tests]
+        except BaseException:
+            # Leaving the block waits for the threads, which wait for what they run.
+            pool.shutdown(wait=False, cancel_futures=True)
+            bench.stop()
+            raise
 
 
 def _wait_for_imports() -> None:

@@ -12,6 +12,7 @@ from exp.cachedir import cache_dir
 from exp.data.audit.audit import audit
 from exp.data.audit.report import AuditReport
 from exp.data.audit.settings import AuditSettings
+from exp.data.expiry import mark_used, remove_unused
 from exp.data.render import Renderer
 from exp.data.task import Task
 from exp.publish import write_atomically
@@ -50,6 +51,8 @@ def open_audit(
         ]
     )
     path = cache_dir("audits") / f"{hashlib.sha256(preimage.encode()).hexdigest()[:32]}.json"
+    mark_used(path)
+    remove_unused(path.parent)
     with FileLock(f"{path}.lock"):
         try:
             kept = json.loads(path.read_bytes())

@@ -144,7 +144,7 @@ EMPTY_OUTPUT = _warning(
 UNGROUNDED = _warning(
     "ungrounded",
     "What outputs say is said in their inputs",
-    "say nothing that their input says: of all {strings:,} strings of the split only "
+    "say much that their input does not: of all {strings:,} strings of the split only "
     "{share:.0%} occur in their inputs",
     "task.fields.input=<the column with the text>; for labels list their values as enum in "
     "task.schema",

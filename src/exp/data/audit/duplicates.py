@@ -5,7 +5,6 @@ share a hash once in some forty million data sets.
 """
 
 import hashlib
-import unicodedata
 from array import array
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -17,6 +16,7 @@ from exp.data.audit.rows import AuditedRow
 from exp.data.audit.tally import Tally
 from exp.data.output import canonical
 from exp.data.sources.examples import Examples
+from exp.data.splits import fold_input
 from exp.records import Example
 
 SHOWN_CHARS = 120
@@ -37,7 +37,7 @@ class DuplicateChecks:
             self._split_indices.append(self._names.index(row.split))
             self._numbers.append(row.number)
             self._ids.append(_hash(row.example.id))
-            self._inputs.append(_hash(_folded(row.example.input)))
+            self._inputs.append(_hash(fold_input(row.example.input)))
             self._outputs.append(_hash(canonical(row.example.output)))
 
     def finish(self) -> list[tuple[str, int]]:
@@ -111,7 +111,3 @@ def _groups(hashes: "array[int]") -> list[list[int]]:
 def _hash(text: str) -> int:
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
-
-
-def _folded(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())

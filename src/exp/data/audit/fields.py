@@ -97,8 +97,9 @@ class FieldChecks:
                 strings, grounded = strings + 1, grounded + found
                 one.num_strings += 1
                 one.num_grounded += found
-        if strings and not grounded:
-            self._tally.add(UNGROUNDED, row, "none of its strings occurs in the input")
+        if grounded < self._min_grounded * strings:
+            detail = f"{grounded} of its {strings} strings are in the input"
+            self._tally.add(UNGROUNDED, row, detail)
         if unseen := [name for name in seen if fields[name].unseen]:
             self._tally.add(UNSEEN_FIELD, row, ", ".join(sorted(unseen)))
 

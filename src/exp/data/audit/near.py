@@ -9,7 +9,6 @@ Source:
 """
 
 import logging
-import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -18,6 +17,7 @@ from rensa import RMinHash, RMinHashLSH
 from exp.data.audit.checks import NEAR_DUPLICATE, NEAR_LEAK
 from exp.data.audit.tally import Tally
 from exp.data.sources.examples import Examples
+from exp.data.splits import fold_input
 
 PIECE_CHARS = 5
 NUM_HASHES = 140
@@ -86,7 +86,7 @@ def num_bands(similarity: float) -> int:
 
 def pieces(text: str) -> set[str]:
     """Return all runs of five characters; case, Unicode form and runs of white space are alike."""
-    folded = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    folded = fold_input(text).casefold()
     last = max(1, len(folded) - PIECE_CHARS + 1)
     return {folded[start : start + PIECE_CHARS] for start in range(last)}
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from exp.data.augmentation.words import fold, split_words
+from exp.data.sources.location import locate
 from exp.errors import ConfigError, DataError
 
 FOLDER = files("exp.data.augmentation") / "lexicons"
@@ -138,7 +138,7 @@ def load_lexicon(language: str | None, path: str | None) -> Lexicon:
 def _read(path: str) -> dict[str, Any]:
     where = f"augmentation.lexicon={path}"
     try:
-        content = tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        content = tomllib.loads(locate(path, "augmentation.lexicon").read_text("utf-8-sig"))
     except OSError as error:
         raise DataError(
             f"The lexicon cannot be read: {error.strerror}.", where=where, fix="check the path"
@@ -149,7 +149,7 @@ def _read(path: str) -> dict[str, Any]:
         raise DataError(
             f"The lexicon {fault}.",
             where=where,
-            fix="write it like src/exp/data/augmentation/lexicons/en.toml; every key may be absent",
+            fix=f"write it like {FOLDER / 'en.toml'}; every key may be absent",
         )
     return content
 
@@ -168,9 +168,14 @@ def _fault(content: Mapping[str, Any]) -> str | None:
             form = "a table of words and the numbers that they stand for"
         elif key in TEXTS:
             sound, form = isinstance(value, str), "a text"
-        elif key in ("synonyms", "notations"):
+        elif key == "notations":
+            sound = isinstance(value, list) and all(map(_is_notation, value))
+            form = (
+                "a list of pairs: decimal mark . or , and thousands mark . or , or a space or none"
+            )
+        elif key == "synonyms":
             sound = isinstance(value, list) and all(
-                isinstance(group, list) and len(group) > 1 and all(_phrase(p, key) for p in group)
+                isinstance(group, list) and len(group) > 1 and all(map(_is_phrase, group))
                 for group in value
             )
             form = "a list of lists of two or more texts"
@@ -182,8 +187,16 @@ def _fault(content: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _phrase(value: Any, key: str) -> bool:
-    return isinstance(value, str) and (key == "notations" or bool(split_words(value)))
+def _is_phrase(value: Any) -> bool:
+    return isinstance(value, str) and bool(split_words(value))
+
+
+def _is_notation(value: Any) -> bool:
+    """Whether digits in this notation could be read again."""
+    match value:
+        case ["." | ",", "" | "." | "," | " " | "\u00a0" | "\u202f"]:
+            return value[0] != value[1]
+    return False
 
 
 def _merge(shipped: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

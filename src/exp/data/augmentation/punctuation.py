@@ -71,6 +71,6 @@ def _end(gap: str, passage: Passage, rng: Random) -> str:
     marks = gap.strip()
     if marks == "":
         return rng.choice((".", "!")) + gap
-    if not _ENDS.match(gap) or len(passage.words[-1].text) <= 3:
+    if not _ENDS.match(gap) or not passage.words or len(passage.words[-1].text) <= 3:
         return gap
     return _ENDS.sub(rng.choice(("", "!", "!!")), gap)

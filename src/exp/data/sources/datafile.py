@@ -29,7 +29,7 @@ class DataFile:
         """Return the bytes from `start` up to, not including, `end`.
 
         Raises:
-            DataError: The file is not what it was when this object was made.
+            DataError: The file was cut short, or had changed when it was opened.
         """
         if self._descriptor is None:
             self._open()

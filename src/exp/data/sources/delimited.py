@@ -96,7 +96,10 @@ class Delimited:
 
     def decode(self, data: bytes) -> Row:
         # One string, not its lines: str.splitlines would also split on U+2028 and the like.
-        return self._row(next(_reader([data.decode("utf-8")], self.delimiter)))
+        try:
+            return self._row(next(_reader([data.decode("utf-8")], self.delimiter)))
+        except csv.Error as error:
+            raise RowFault(f"not CSV: {error}") from None
 
     def _row(self, cells: list[str]) -> Row:
         if len(cells) != len(self.columns):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from exp.errors import DataError, UserErrors
+from exp.errors import DataError, raise_collected
 
 MOST_SHOWN = 20
 """More errors than this tell a reader nothing new; the rest is counted."""
@@ -51,6 +51,10 @@ class Faults:
             DataError: One row is bad, or all bad rows are bad in the same way.
             UserErrors: Several kinds of faults.
         """
+        raise_collected(self.errors())
+
+    def errors(self) -> list[DataError]:
+        """Say all faults; the last error counts those that are not shown."""
         errors = [self._error(fault) for fault in self._shown.values()]
         if self._num_not_shown:
             errors.append(
@@ -61,10 +65,7 @@ class Faults:
                     fix="mend the rows above first, then run the command again",
                 )
             )
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise UserErrors(errors)
+        return errors
 
     def _error(self, fault: _Fault) -> DataError:
         where = f"{self.name}, {fault.place}"

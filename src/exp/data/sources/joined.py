@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from exp.data.sources.examples import Examples, selected_key
 from exp.data.sources.faults import Faults, RowFault
 from exp.data.sources.fields import OWN_IDS
+from exp.errors import raise_collected
 from exp.records import Example
 
 
@@ -102,5 +103,4 @@ def _check_ids(examples: JoinedExamples) -> None:
         file, place = examples.place(index).rsplit(", ", 1)
         reason = f'the id "{id_}" of {examples.place(seen[id_])} is there again'
         faults.setdefault(file, Faults(file)).add(RowFault(reason, OWN_IDS), place)
-    for found in faults.values():
-        found.raise_if_any()
+    raise_collected([error for found in faults.values() for error in found.errors()])

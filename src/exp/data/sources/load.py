@@ -60,8 +60,18 @@ def load_rows(
         DataError: There is no such source, it cannot be read, or a row is bad.
         UserErrors: Several rows are bad.
     """
-    file, kind = _open(path, split, where)
     reader = RowReader(fields, output_format, require_output, id_prefix or split)
+    try:
+        file, kind = _open(path, split, where)
+        return _index(file, kind, reader)
+    except OSError as error:
+        raise DataError(
+            f"The file cannot be read: {error.strerror}.", where=path, fix=f"ls -l {path}"
+        ) from None
+
+
+def _index(file: DataFile, kind: str, reader: RowReader) -> Examples:
+    """Read every row once, and keep where each begins and ends."""
     faults = Faults(file.name)
     format_ = _format(file, kind, faults)
     starts, ends, numbers, hashes = (array("q") for _ in range(4))
@@ -109,16 +119,13 @@ def _open(name: str, split: str, where: str | None) -> tuple[DataFile, str]:
             where=f"{where}={name}" if where else name,
             fix=f"name it {', '.join(FORMATS)}, each also with {' or '.join(COMPRESSIONS)}",
         )
-    try:
-        if packed:
-            path = unpack(path, name)
-        if kind == ".parquet":
-            from exp.data.sources.columns import unpack_parquet  # imports Arrow; few need it
+    if packed:
+        path = unpack(path, name)
+    if kind == ".parquet":
+        from exp.data.sources.columns import unpack_parquet  # imports Arrow; few need it
 
-            path = unpack_parquet(path, name)
-        return DataFile(path, name), kind
-    except OSError as error:
-        raise DataError(f"The file cannot be read: {error.strerror}.", where=name) from None
+        path = unpack_parquet(path, name)
+    return DataFile(path, name), kind
 
 
 def _spool_standard_input() -> Path:

@@ -18,8 +18,20 @@ def locate(name: str, where: str | None = None) -> Path:
         where: The setting that names the file, for errors. None: the file's own name.
 
     Raises:
-        DataError: It is not there, or is a folder.
+        DataError: It is not there, is a folder, or nobody may look.
     """
+    try:
+        return _locate(name, where)
+    except (OSError, RuntimeError) as error:  # a name too long, a closed folder; an unknown ~user
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise DataError(
+            f"There is no way to {name}: {reason}.",
+            where=f"{where}={name}" if where else name,
+            fix="check the path, and who may read its folders",
+        ) from None
+
+
+def _locate(name: str, where: str | None) -> Path:
     if name.startswith(BUILTIN):
         base = Path(str(files("exp.data"))) / "tasks"
         path = base / name.removeprefix(BUILTIN)
@@ -31,6 +43,12 @@ def locate(name: str, where: str | None = None) -> Path:
     if path.is_dir():
         raise DataError(
             f"{name} is a folder, not a file.", where=where, fix=_say_files(path, name, None)
+        )
+    if path.exists():
+        raise DataError(
+            f"{name} is a pipe or a device, which cannot be read twice.",
+            where=where,
+            fix="write its content to a file first",
         )
     folder = path.parent
     if not folder.is_dir():

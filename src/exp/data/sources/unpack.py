@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
+from filelock import FileLock
 
 from exp.cachedir import cache_dir
 from exp.data.expiry import mark_used, remove_unused
@@ -28,7 +29,8 @@ COMPRESSIONS = (".gz", ".zst")
 def cached_copy(key: str, suffix: str, produce: Callable[[], Iterable[bytes]]) -> Path:
     """Return the file kept under a key; where there is none, write what `produce` yields.
 
-    The file appears whole or not at all, also where several processes make it at once.
+    The file appears whole or not at all. Of several processes that ask at once, the first one makes
+    it for all: a second copy in its place would look like a change of the data in use.
 
     Raises:
         DataError: The cache folder cannot be written.
@@ -39,16 +41,9 @@ def cached_copy(key: str, suffix: str, produce: Callable[[], Iterable[bytes]]) -
             mark_used(path)
             return path
         remove_unused(path.parent)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            try:
-                for chunk in produce():
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with FileLock(f"{path}.lock"):
+            if not path.is_file():
+                _write(path, produce)
     except OSError as error:
         raise DataError(
             f"A copy of the data cannot be kept in the cache folder: {error.strerror}.",
@@ -56,6 +51,19 @@ def cached_copy(key: str, suffix: str, produce: Callable[[], Iterable[bytes]]) -
             fix="EXP_CACHE_DIR=<a folder with room>",
         ) from None
     return path
+
+
+def _write(path: Path, produce: Callable[[], Iterable[bytes]]) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        try:
+            for chunk in produce():
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
 
 
 def unpack(path: Path, name: str) -> Path:

@@ -23,7 +23,7 @@ from exp.generation.row import Completion
 from exp.generation.settings import GenerationSettings
 from exp.hardware.process import apply_to_process
 from exp.hardware.resolver import ResolvedHardware
-from exp.model.base import load_base
+from exp.model.base import Storage, load_base
 from exp.model.forward import choose_layout
 from exp.model.lora import load_lora
 from exp.model.merge import merge_for_good
@@ -96,12 +96,13 @@ def _measure(job: Job, rung: Rung) -> Measurement | NotMeasured:
         return NotMeasured("the task has no schema")
     device = "cpu" if job.hardware.accelerator is Accelerator.cpu else "cuda"
     mark = mark_memory(device)
-    model = load_base(job.model, job.files, job.hardware.precision, job.seed)
+    storage = Storage(job.hardware.quantization, "cpu" if device == "cpu" else "cuda:0")
+    model = load_base(job.model, job.files, job.hardware.precision, job.seed, storage)
     if job.adapter is not None:
         adapted = load_lora(model, job.adapter)
         if rung.merged:
             merge_for_good(adapted)
-    model.to(device).eval()  # type: ignore[arg-type]
+    model.eval()
     longest = max(map(len, job.prompts)) + job.settings.max_new_tokens
     choice = choose_layout(model, Layout.shared_prefix, longest)
     if rung.engine and choice.reason is not None:

@@ -20,6 +20,9 @@ FILE_NAME = "predictions.sqlite"
 
 BUSY_TIMEOUT_SECONDS = 30
 
+WITHOUT = "cache.enabled=false"
+"""How to go on without a cache."""
+
 _APPLICATION_ID = 0x65787030
 _TABLES = {
     "context": "CREATE TABLE context (sha256 BLOB PRIMARY KEY, preimage BLOB, label TEXT)",
@@ -70,8 +73,8 @@ def default_path() -> Path:
     """
     try:
         return cache_dir() / FILE_NAME
-    except OSError as error:
-        raise unusable(Path(error.filename), error) from error
+    except UserError as error:
+        raise CacheError(error.what, where=error.where, fix=f"{WITHOUT}, or {error.fix}") from error
 
 
 def open_database(path: Path) -> Database:
@@ -143,7 +146,7 @@ def unusable(path: Path, error: Exception) -> CacheError:
     return CacheError(
         f"The prediction cache cannot be used: {error}.",
         where=str(path),
-        fix="cache.enabled=false, or EXP_CACHE_DIR=<a folder that can be written>",
+        fix=f"{WITHOUT}, or EXP_CACHE_DIR=<a folder that can be written>",
     )
 
 

@@ -61,16 +61,19 @@ def take_inventory(path: Path) -> Inventory:
         DamagedError: The file is not an intact cache.
         CacheError: The file is out of reach.
     """
-    aside = tuple(set_aside_files(path))
+    logs = ("-wal", "-shm")  # set aside with their file
+    aside = tuple(file for file in set_aside_files(path) if not file.name.endswith(logs))
     if not path.exists():
         return Inventory(path, 0, 0, None, None, (), aside)
     with closing(open_existing(path).connection) as connection:
         try:
             contexts = dict(connection.execute("SELECT sha256, preimage FROM context"))
             labels = dict(connection.execute("SELECT sha256, label FROM context"))
+            # Damaged values can be of any type; such rows count, but say nothing of time.
             counts = connection.execute(
-                "SELECT context, count(*), min(created_ms), max(created_ms) FROM prediction "
-                "GROUP BY context"
+                "SELECT context, count(*), min(known_ms), max(known_ms) FROM (SELECT context, "
+                "CASE typeof(created_ms) WHEN 'integer' THEN created_ms END AS known_ms "
+                "FROM prediction) GROUP BY context"
             ).fetchall()
         except (sqlite3.Error, MemoryError) as error:
             raise explain(error, path) from error
@@ -78,13 +81,14 @@ def take_inventory(path: Path) -> Inventory:
     for digest, count, _, _ in counts:
         base, adapter = _models(contexts.get(digest))
         label = labels.get(digest)
-        groups[label.decode(errors="replace") if label else "", base, adapter] += count
+        name = label.decode(errors="replace") if isinstance(label, bytes) else ""
+        groups[name, base, adapter] += count
     return Inventory(
         path=path,
         size_bytes=_size(path),
         count=sum(row[1] for row in counts),
-        oldest=min((row[2] / 1000 for row in counts), default=None),
-        newest=max((row[3] / 1000 for row in counts), default=None),
+        oldest=min((row[2] / 1000 for row in counts if row[2] is not None), default=None),
+        newest=max((row[3] / 1000 for row in counts if row[3] is not None), default=None),
         groups=tuple(Group(*key, count) for key, count in groups.most_common()),
         set_aside=aside,
     )
@@ -176,7 +180,8 @@ def _delete(path: Path, older_than_days: float | None) -> int:
 def _models(preimage: object) -> tuple[str, str | None]:
     try:
         context = json.loads(preimage)  # type: ignore[arg-type]
-        return str(context["base_weights"]), context["adapter"]
+        adapter = context["adapter"]
+        return str(context["base_weights"]), None if adapter is None else str(adapter)
     except (ValueError, TypeError, KeyError):
         return "(damaged)", None
 

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from exp.metrics.bleu import BLEU
+from exp.publish import write_atomically
 from exp.report.run_report.chart import charts
 from exp.report.run_report.content import RunContent, read_run
 from exp.report.scores import ScoreRow, score_rows
@@ -54,10 +55,15 @@ class SplitScores:
         return any(row.before for row in self.rows) and any(row.after for row in self.rows)
 
     @property
-    def scale(self) -> float:
-        """The right end of the drawn intervals: 1, or 100 for scores in percent."""
-        values = [e.value for row in self.rows for e in (row.before, row.after) if e]
-        return 1.0 if all(value <= 1 for value in values) else 100.0
+    def right_end(self) -> str:
+        """What the drawn intervals end at, in words."""
+        has_bleu = any(row.name == BLEU.name for row in self.rows)
+        return f"1, {BLEU.name} 100" if has_bleu else "1"
+
+
+def largest(row: ScoreRow) -> float:
+    """What a score can be at the most: BLEU counts to 100, all others to 1."""
+    return 100.0 if row.name == BLEU.name else 1.0
 
 
 def write_run_report(run: RunDir) -> Path:
@@ -69,13 +75,7 @@ def write_run_report(run: RunDir) -> Path:
     Returns:
         The file written.
     """
-    html = render(read_run(run))
-    staged = run.report.with_name(f".{run.report.name}.{secrets.token_hex(4)}")
-    try:
-        staged.write_text(html, encoding="utf-8")
-        staged.replace(run.report)
-    finally:
-        staged.unlink(missing_ok=True)
+    write_atomically(run.report, render(read_run(run)))
     return run.report
 
 
@@ -100,6 +100,7 @@ def render(content: RunContent) -> str:
         facts=list(_facts(content)),
         notes=content.notes,
         charts=charts(content.curves),
+        largest=largest,
         splits=[_split_scores(split, content.scores[split]) for split in splits],
         examples=content.examples,
         rows_json=script_json({split: found.rows for split, found in content.examples.items()}),
@@ -145,7 +146,11 @@ def _split_scores(split: str, sheets: Any) -> SplitScores:
         split=visible(split),
         rows=rows,
         num_examples=max(counts, default=None),
-        fields=[row for row in _list(sheet.get("fields")) if isinstance(row, dict)],
+        fields=[
+            row | {"path": visible(str(row.get("path", "")))}
+            for row in _list(sheet.get("fields"))
+            if isinstance(row, dict)
+        ],
         errors=sorted(_counts(errors).items(), key=lambda item: (-item[1], item[0])),
         finish_reasons=_counts(sheet.get("finish_reasons")),
     )
