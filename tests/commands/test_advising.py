@@ -61,7 +61,7 @@ def test_the_share_of_the_peak_is_that_of_a_plain_count(
     facts = measure_speed(curves, gpu, adapted, plan)
     assert facts.useful_flop_share == pytest.approx(step / 4 * 40 / (0.001e12 * 2))
     assert not facts.fills_micro_batch
-    cut = measure_speed(curves, gpu, adapted, replace(plan, micro_batch_size=2, _orders={}))
+    cut = measure_speed(curves, gpu, adapted, replace(plan, micro_batch_size=2))
     assert cut.fills_micro_batch
 
 

@@ -166,7 +166,7 @@ def test_long_prompts_are_computed_in_pieces(check, monkeypatch, drafting):
 
 
 def test_logits_are_computed_in_pieces(check, monkeypatch):
-    monkeypatch.setattr("exp.generation.engine.MOST_LOGITS", 3 * 61)
+    monkeypatch.setattr("exp.generation.engine.CPU_MOST_LOGITS", 3 * 61)
     check("llama", 12, slots=8, drafting=True)
 
 

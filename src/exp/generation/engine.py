@@ -29,8 +29,10 @@ PREFILL_TOKENS = 2048
 MOST_SCORES = 2**26
 """Attention scores of one layer that a forward may hold at once: 256 MiB in fp32."""
 
-MOST_LOGITS = 2**26
-"""Logits computed at once, likewise."""
+MOST_LOGITS = 2**24
+CPU_MOST_LOGITS = 6 * 2**20
+"""Logits computed at once: 64 MiB in fp32, and on a CPU what its cache holds of them. Without a
+bound the longest drafts would decide how much memory a long file takes."""
 
 REFILL_SHARE = 0.125
 """Slots are refilled as soon as this share of them is free: rarely enough that a prefill is worth
@@ -236,7 +238,8 @@ class Engine:
         self, states: Tensor, admitted: Sequence[NDArray[np.bool_]] | None = None
     ) -> Tensor:
         """(outputs,) the likeliest token behind each state, among the admitted ones."""
-        piece = max(1, MOST_LOGITS // self._vocabulary)
+        on_cpu = self.model.device.type == "cpu"
+        piece = max(1, (CPU_MOST_LOGITS if on_cpu else MOST_LOGITS) // self._vocabulary)
         found = []
         for start in range(0, len(states), piece):
             logits = logits_of(self.head, states[start : start + piece])

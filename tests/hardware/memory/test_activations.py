@@ -69,6 +69,7 @@ def test_other_layouts_and_adapters_are_predicted_as_well(changes: dict[str, obj
         (phases.PREFILL_TOKENS, "exp.generation.engine", "PREFILL_TOKENS"),
         (phases.MOST_SCORES, "exp.generation.engine", "MOST_SCORES"),
         (phases.MOST_LOGITS, "exp.generation.engine", "MOST_LOGITS"),
+        (phases.CPU_MOST_LOGITS, "exp.generation.engine", "CPU_MOST_LOGITS"),
         (phases.MEMORY_SHARE, "exp.generation.engine", "MEMORY_SHARE"),
     ],
 )

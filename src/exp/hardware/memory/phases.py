@@ -26,7 +26,8 @@ INDEX = 8
 # As in `generation/engine.py`, which a lower layer cannot import; a test compares them.
 PREFILL_TOKENS = 2048
 MOST_SCORES = 2**26
-MOST_LOGITS = 2**26
+MOST_LOGITS = 2**24
+CPU_MOST_LOGITS = 6 * 2**20
 MEMORY_SHARE = 0.7
 
 
@@ -218,7 +219,8 @@ def _validation(
     if budget is not None and not request.on_cpu:
         free = budget - sum(parts.values())
         slots = max(1, min(slots, int(MEMORY_SHARE * free / row)))
-    logits = min(max(1, MOST_LOGITS // sizes.vocabulary), slots)
     parts["keys and values"] += slots * row
-    parts["logits"] = logits * sizes.vocabulary * (item + FP32)
+    # Drafts ask for more than one row of logits per slot.
+    most = CPU_MOST_LOGITS if request.on_cpu else MOST_LOGITS
+    parts["logits"] = max(1, most // sizes.vocabulary) * sizes.vocabulary * (item + FP32)
     return parts
