@@ -193,3 +193,17 @@ def test_the_shell_completes_verbs_choices_and_settings(
     monkeypatch.setenv("COMP_LINE", line)
     assert cli.main(["-sc", "query=bash"]) == 0
     assert capsys.readouterr().out.split() == offered
+
+
+def test_memory_that_ran_out_outside_of_training_is_no_traceback(monkeypatch, capsys):
+    class OutOfMemoryError(RuntimeError):
+        """Called as torch's own."""
+
+    def fail(words):
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert cli.main(["evaluate"]) == 1
+    what, _where, fix = capsys.readouterr().err.splitlines()
+    assert what == "The device ran out of memory: CUDA out of memory. Tried to allocate 2 GiB."
+    assert "generation.slots=8" in fix

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from exp import __version__
 from exp.config.quoting import quoted
-from exp.errors import ConfigError, UserError
+from exp.errors import ConfigError, HardwareError, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(redact(str(error)), file=sys.stderr)
         return error.exit_code
+    except RuntimeError as error:
+        # By its name: importing torch for this would cost every command a second.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        print(_out_of_memory(error), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -102,6 +108,15 @@ def verbs() -> dict[str, Verb]:
         for name, verb in VERBS.items()
         if (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
     }
+
+
+def _out_of_memory(error: RuntimeError) -> HardwareError:
+    """What to try where memory ran out in loading or decoding; a training step says it itself."""
+    return HardwareError(
+        f"The device ran out of memory: {str(error).strip().splitlines()[0]}",
+        where="hardware",
+        fix="generation.slots=8, quantization=nf4, or a smaller model (exp plan hardware=all)",
+    )
 
 
 def _dispatch(words: list[str]) -> int:

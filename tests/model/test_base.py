@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from exp.config.schema import ModelConfig, Precision
@@ -110,6 +111,25 @@ def test_a_half_copied_weights_file_is_an_error_that_says_where(tiny: Tiny, tmp_
     tiny("llama").save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ModelError, match="model=tiny cannot be loaded"):
+        load(ModelConfig(name="tiny"), tmp_path)
+
+
+def test_weights_that_a_folder_lacks_are_not_made_up(tiny: Tiny, tmp_path: Path) -> None:
+    tiny("qwen3").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"cannot be loaded: it lacks lm_head\.weight"):
+        load(ModelConfig(name="tiny"), tmp_path)
+
+
+def test_weights_of_another_shape_are_a_user_s_mistake(tiny: Tiny, tmp_path: Path) -> None:
+    tiny("llama").save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(
+        config.read_text().replace('"intermediate_size": 48', '"intermediate_size": 40')
+    )
     with pytest.raises(ModelError, match="model=tiny cannot be loaded"):
         load(ModelConfig(name="tiny"), tmp_path)
 

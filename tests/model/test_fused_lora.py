@@ -1,4 +1,6 @@
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +12,7 @@ from transformers import PreTrainedModel
 
 from exp.config.schema import LoraConfig
 from exp.model.adapter_dropout import InputMasks
-from exp.model.fused_lora import fuse_lora, is_fused
+from exp.model.fused_lora import forget_inputs, fuse_lora, is_fused
 from exp.model.lora import attach_lora
 
 Tiny = Callable[..., PreTrainedModel]
@@ -37,6 +39,29 @@ def run(layer: nn.Module, x: Tensor) -> list[Tensor]:
     trainable = [p for p in layer.parameters() if p.requires_grad]
     slope = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     return [output, *torch.autograd.grad(output, [x, *trainable], slope)]
+
+
+def test_a_forward_that_broke_off_leaves_nothing_once_it_is_forgotten(tiny: Tiny) -> None:
+    model = attach_lora(tiny("llama"), LoraConfig(r=4, target_modules=ALL), seed=0)
+    layer = model.get_base_model().model.layers[1]
+    seen: list[weakref.ref[Tensor]] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(weakref.ref(inputs[0]))
+
+    def fail(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    # Between q, which computes the low-rank products of q, k and v, and k, which asks for its own.
+    layer.self_attn.k_proj.base_layer.register_forward_pre_hook(fail)
+    model.get_base_model().model.layers[0].mlp.down_proj.register_forward_pre_hook(watch)
+    with pytest.raises(torch.OutOfMemoryError):
+        model(input_ids=torch.arange(6).unsqueeze(0))
+    gc.collect()
+    assert seen[0]() is not None
+    forget_inputs(model)
+    gc.collect()
+    assert seen[0]() is None
 
 
 @pytest.mark.parametrize("bias", [False, True])

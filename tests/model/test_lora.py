@@ -280,3 +280,24 @@ def test_all_linear_means_every_linear_layer_but_the_head(tiny: Tiny) -> None:
         "down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj",
     ]  # fmt: skip
     assert stored["base_model_name_or_path"] == "owner/base"
+
+
+@pytest.mark.parametrize(
+    ("peft", "what"),
+    [
+        ({"modules_to_save": ["embed_tokens"]}, "modules_to_save=embed_tokens"),
+        ({"bias": "all"}, "bias=all"),
+    ],
+)
+def test_parts_of_a_16_bit_base_are_not_trained(
+    tiny: Tiny, peft: dict[str, Any], what: str
+) -> None:
+    config = LoraConfig(r=4, target_modules=["q_proj"], peft=peft)
+    with pytest.raises(ConfigError, match=f"lora.peft.{what} trains a part of the base"):
+        attach_lora(tiny("qwen3").to(torch.bfloat16), config, seed=0)
+
+
+def test_a_copy_of_the_head_is_trained_on_a_16_bit_base(tiny: Tiny) -> None:
+    config = LoraConfig(r=4, target_modules=["q_proj"], peft={"modules_to_save": ["lm_head"]})
+    model = attach_lora(tiny("qwen3").to(torch.bfloat16), config, seed=0)
+    assert any("lm_head" in n for n, p in model.named_parameters() if p.requires_grad)

@@ -91,3 +91,18 @@ def test_a_run_by_flash_attention_takes_the_steps_that_one_by_sdpa_takes(
     assert losses(Attention.flash) == pytest.approx(expected, rel=1e-4)
     # A call in each of two layers, for each of two micro-batches in each of three steps.
     assert len(calls) == 2 * 2 * 3
+
+
+def test_the_scaler_of_fp16_goes_on_from_its_state(
+    training: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = "lightning.pytorch.plugins.precision.Precision."
+    state = {"scale": 32.0, "_growth_tracker": 7}
+    monkeypatch.setattr(f"{plugin}state_dict", lambda self: state)
+    first = training(steps=4, validate_every=2)
+    first.fit()
+    loaded: list[object] = []
+    monkeypatch.setattr(f"{plugin}load_state_dict", lambda self, given: loaded.append(given))
+    start = read_checkpoint(find_checkpoint(first.run, "last"))
+    training(steps=4, validate_every=2, start=replace(start, step=2)).fit()
+    assert loaded == [state]

@@ -198,3 +198,20 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_try(training: Bu
         run.fit()
     assert caught.value.exit_code == 1
     assert caught.value.fix == "optimizer.lr=2.5e+29"
+
+
+def test_a_run_whose_every_step_overflows_ends(
+    training: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LoraModule, "gradient_scale", 0.5)
+    with pytest.raises(TrainingError, match="overflow in fp16 at every scale"):
+        training(steps=2).fit()
+
+
+def test_the_scale_of_fp16_gradients_is_logged(
+    training: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LoraModule, "gradient_scale", 1024.0)
+    run = training(steps=1)
+    run.fit()
+    assert run.records[0][2]["train/gradient_scale"] == 1024.0

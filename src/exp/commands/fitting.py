@@ -180,7 +180,8 @@ def validator(
     def validate() -> Mapping[str, float]:
         if not examples:
             return {}
-        with merged_for_inference(model), torch.random.fork_rng():
+        devices = range(torch.cuda.device_count())
+        with merged_for_inference(model), torch.random.fork_rng(devices):
             predictions = predictor.predict(examples, lambda: base)
         sheet = score_predictions(predictions, examples, task.output_format, task.schema)
         return {name: score.value for name, score in sheet.scores.items() if score is not None}

@@ -96,6 +96,11 @@ def open_base(foundation: Foundation, config: Any) -> "PreTrainedModel":
     apply_to_process(foundation.hardware)
     hardware = foundation.hardware
     on_cpu = hardware.accelerator is Accelerator.cpu
+    if not on_cpu:
+        import torch
+
+        # What asks for "cuda" alone, kernels above all, is to mean this process's device.
+        torch.cuda.set_device(local_rank())
     storage = Storage(
         quantization=hardware.quantization,
         device="cpu" if on_cpu else f"cuda:{local_rank()}",

@@ -120,13 +120,14 @@ class MemoryWatch:
         if hardware.device_map is not None:
             return None
         lengths = lengths_of(config, self.foundation, data.store, data.selection)
+        plan = replace(data.plan, world_size=hardware.devices)
         try:
-            request = request_of(config, card_of_run(config, hardware), lengths, data.plan)
+            request = request_of(config, card_of_run(config, hardware), lengths, plan)
         except ModelError:
             return None
         self.prediction = predict(
             request,
-            largest_forwards(data.plan),
+            largest_forwards(plan),
             checkpointing=bool(config.training.gradient_checkpointing),
             quantization=hardware.quantization,
             budget=budget_bytes(hardware.memory_gib, on_cpu=self._on_cpu),

@@ -169,7 +169,7 @@ class StepDataModule(lightning.LightningDataModule):
             batch_size=None,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_batches if self.num_workers else None,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 
     def collate_step(self, step: Step) -> StepBatches:

@@ -106,30 +106,48 @@ def load_base(
         quantize_in_place(model, storage.quantization, storage.device)
     else:
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 files.folder,
                 dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=config.trust_remote_code,
+                output_loading_info=True,
                 **storage.loading_options(dtype),
             )
-        except (ValueError, OSError, KeyError, ImportError, SafetensorError) as error:
-            raise ModelError(
-                f"model={config.name} cannot be loaded: {str(error).strip().splitlines()[0]}",
-                where=files.origin,
-                fix="check that the folder holds a causal LM that this transformers version knows",
-            ) from error
+        except torch.OutOfMemoryError:
+            raise
+        except (
+            ValueError,
+            OSError,
+            KeyError,
+            ImportError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:
+            raise _not_loadable(config, files, str(error).strip().splitlines()[0]) from error
+        model, loading = loaded
+        # transformers would make them up, and only warn.
+        if loading["missing_keys"]:
+            raise _not_loadable(config, files, f"it lacks {min(loading['missing_keys'])}")
         if storage.device_map is not None:
             check_placement(model, config.name, storage.offload_gib)
         elif storage.quantization == NONE:
-            model.to(storage.device)  # type: ignore[arg-type]
+            model.to(storage.device)
     serve_quantized(model)
     model.requires_grad_(False)
     # A repository's generation settings must not leak into ours, which are built from zero.
     model.generation_config = type(model.generation_config)()
     _check_head(model, config.name)
     return model
+
+
+def _not_loadable(config: ModelConfig, files: ModelFiles, why: str) -> ModelError:
+    return ModelError(
+        f"model={config.name} cannot be loaded: {why}",
+        where=files.origin,
+        fix="check that the folder holds a causal LM that this transformers version knows",
+    )
 
 
 def _random_model(architecture: dict[str, Any], dtype: torch.dtype, seed: int) -> PreTrainedModel:

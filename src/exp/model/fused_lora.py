@@ -70,6 +70,15 @@ def is_fused(module: nn.Module) -> bool:
     return _DOWN in module.__dict__
 
 
+def forget_inputs(model: nn.Module) -> None:
+    """Drop what a forward that broke off had ready for layers that it did not reach.
+
+    It would hold the graph of that forward, and with it all its activations.
+    """
+    for module in filter(is_fused, model.modules()):
+        module.__dict__[_DOWN].clear()
+
+
 def _is_plain(module: PeftLinear) -> bool:
     names = list(module.lora_A)
     return (
@@ -111,12 +120,14 @@ def _fused_class(kind: type[nn.Module]) -> type[nn.Module]:
         if self.disable_adapters or self.merged or args or kwargs:
             output: Tensor = kind.forward(self, x, *args, **kwargs)
             return output
-        base = self.base_layer(x)
+        # Flat rows: the product of more dimensions may be a view, which the adapter cannot be added
+        # onto (4-bit layers with a bias), or only by copying its gradient.
+        base = self.base_layer(x.reshape(-1, x.shape[-1]))
         low, factor = self.__dict__[_DOWN](self, x)
         (name,) = self.lora_B
         scaling = self.scaling[name] * factor
         updated: Tensor = _Up.apply(base, low, self.lora_B[name].weight, scaling)
-        return updated
+        return updated.view(*x.shape[:-1], -1)
 
     return type(f"Fused{kind.__name__}", (kind,), {"forward": forward, "__module__": __name__})
 
@@ -152,6 +163,10 @@ class _DownProjection:
             self._input, self._state = weakref.ref(x), state
         return self._lows.pop(place), factor
 
+    def clear(self) -> None:
+        """Forget the input and what was computed of it."""
+        self._input, self._state, self._lows = None, None, {}
+
     def _project(self, x: Tensor, layers: list[nn.Module], drops: bool) -> Tensor:
         weights = [cast(Tensor, layer.weight) for layer in layers]
         stacked = (weights[0] if len(weights) == 1 else torch.cat(weights)).to(x.dtype)
@@ -181,13 +196,13 @@ class _Down(torch.autograd.Function):
 
 
 class _Up(torch.autograd.Function):
-    """base + scaling * low B^T, written over `base`."""
+    """base + scaling * low B^T over flat rows, written over `base`."""
 
     @staticmethod
     def forward(ctx: Any, base: Tensor, low: Tensor, b: Tensor, scaling: float) -> Tensor:
         ctx.parameter_dtype, b = b.dtype, b.to(low.dtype)
         ctx.mark_dirty(base)
-        base.view(-1, base.shape[-1]).addmm_(low, b.T, alpha=scaling)
+        base.addmm_(low, b.T, alpha=scaling)
         ctx.scaling = scaling
         ctx.save_for_backward(low, b)
         return base
@@ -196,9 +211,8 @@ class _Up(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         low, b = ctx.saved_tensors
         gradient = grad_outputs[0]
-        rows = gradient.reshape(-1, gradient.shape[-1])
-        grad_low = (rows @ b).mul_(ctx.scaling)
-        grad_b = (rows.T @ low).mul_(ctx.scaling)
+        grad_low = (gradient @ b).mul_(ctx.scaling)
+        grad_b = (gradient.T @ low).mul_(ctx.scaling)
         return gradient, grad_low, grad_b.to(ctx.parameter_dtype), None
 
 

@@ -45,8 +45,14 @@ def attach_lora(
     Raises:
         ConfigError: No layer has a targeted name, or PEFT refuses the combination.
     """
-    raise_collected([*_check_init(model, config), *_check_targets(model, config)])
-    with torch.random.fork_rng():
+    raise_collected(
+        [
+            *_check_init(model, config),
+            *_check_targets(model, config),
+            *_check_trained_copies(model, config),
+        ]
+    )
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         try:
             wrapped = get_peft_model(model, _peft_config(config))
@@ -174,7 +180,7 @@ def _trainables_to_fp32(model: PeftModel) -> None:
 
 def _follow_base(model: PeftModel, seed: int) -> None:
     init = model.peft_config["default"].to_dict()["init_lora_weights"]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         for module in model.modules():
             if isinstance(module, LoraLayer):
@@ -218,6 +224,29 @@ def _check_init(model: PreTrainedModel, config: LoraConfig) -> list[ConfigError]
     return []
 
 
+def _check_trained_copies(model: PreTrainedModel, config: LoraConfig) -> list[ConfigError]:
+    """Refuse to train parts of a 16-bit or quantised base, the head apart.
+
+    What is trained is fp32; only the loss and the adapters expect that beside other types.
+    """
+    if model.dtype is torch.float32 and not any(map(is_quantized, model.modules())):
+        return []
+    head = model.get_output_embeddings()
+    heads = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module is head}
+    asked = [f"modules_to_save={n}" for n in config.peft.get("modules_to_save") or ()]
+    foreign = [one for one in asked if one.partition("=")[2] not in heads]
+    bias = config.peft.get("bias", "none")
+    foreign += [] if bias == "none" else [f"bias={bias}"]
+    return [
+        ConfigError(
+            f"lora.peft.{one} trains a part of the base, which is served in fp32 only.",
+            where=f"lora.peft.{one}",
+            fix="hardware.precision=fp32, and quantization=none",
+        )
+        for one in foreign
+    ]
+
+
 def _check_targets(model: PreTrainedModel, config: LoraConfig) -> list[ConfigError]:
     """Refuse targets that match nothing, each by name; PEFT complains only if none matches."""
     if list(config.target_modules) == [ALL_LINEAR]:
@@ -226,7 +255,8 @@ def _check_targets(model: PreTrainedModel, config: LoraConfig) -> list[ConfigErr
     linear = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
+        # Layers of GPTQ and AWQ are no nn.Linear.
+        if hasattr(module, "in_features")
     }
     unmatched = [target for target in config.target_modules if target not in linear]
     if unmatched:

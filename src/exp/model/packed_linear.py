@@ -85,7 +85,8 @@ def _packed_forward(self: nn.Linear, x: Tensor) -> Tensor:
     rows: Tensor = _PackedLinear.apply(
         x.reshape(-1, x.shape[-1]), weight.detach(), self.bias, packs
     )
-    return rows.view(*x.shape[:-1], -1)
+    # No view of the same shape: what is added onto a view copies its gradient.
+    return rows if x.dim() == 2 else rows.view(*x.shape[:-1], -1)
 
 
 class _PackedLinear(torch.autograd.Function):

@@ -152,14 +152,23 @@ def serve_quantized(model: nn.Module) -> int:
 @contextmanager
 def decoding_in_any_type(model: nn.Module) -> Iterator[None]:
     """Within the block, quantised layers compute in the type of their input, on CUDA too."""
-    layers = [m for m in model.modules() if is_quantized(m) and "forward" not in m.__dict__]
-    for layer in layers:
-        layer.forward = types.MethodType(_decoded_forward, layer)
+    # What spreads a model over devices has put a forward into each layer: around the layer's own.
+    names = {
+        layer: "_old_forward" if hasattr(layer, "_hf_hook") else "forward"
+        for layer in model.modules()
+        if is_quantized(layer)
+    }
+    before = {layer: layer.__dict__.get(name) for layer, name in names.items()}
+    for layer, name in names.items():
+        setattr(layer, name, types.MethodType(_decoded_forward, layer))
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.__dict__["forward"]
+        for layer, name in names.items():
+            if before[layer] is None:
+                del layer.__dict__[name]
+            else:
+                setattr(layer, name, before[layer])
 
 
 def decoded_weight(layer: Any, dtype: torch.dtype) -> Tensor:
@@ -178,7 +187,7 @@ def decoded_weight(layer: Any, dtype: torch.dtype) -> Tensor:
 def _decoded_forward(self: Any, x: Tensor) -> Tensor:
     # Flat rows: a product with bias is a view otherwise, which the adapter could not add onto.
     rows: Tensor = _DecodedLinear.apply(x.reshape(-1, x.shape[-1]), self)
-    return rows.view(*x.shape[:-1], rows.shape[-1])
+    return rows if x.dim() == 2 else rows.view(*x.shape[:-1], rows.shape[-1])
 
 
 class _DecodedLinear(torch.autograd.Function):

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,13 @@ def run_trainer(
     """Let Lightning take the steps of a plan, and nothing besides; return the trainer."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    distributed = hardware.devices > 1
+    strategy: SingleDeviceStrategy | DDPStrategy = _OneProcess(_device(hardware))
+    if hardware.devices > 1:
+        strategy = _Processes(timeout=LONGEST_WAIT)
     options: dict[str, Any] = {
         "accelerator": "cpu" if hardware.accelerator is Accelerator.cpu else "cuda",
         "devices": hardware.devices,
-        "strategy": _Processes() if distributed else _OneProcess(_device(hardware)),
+        "strategy": strategy,
         # The base has its precision already and adapters are fp32; only fp16 needs a scaler.
         "precision": "16-mixed" if hardware.gradient_scaler else "32-true",
         "max_epochs": 1,  # one pass over the plan, which knows about epochs
@@ -170,6 +173,10 @@ def _device(hardware: ResolvedHardware) -> str:
     return "cpu" if hardware.accelerator is Accelerator.cpu else "cuda:0"
 
 
+LONGEST_WAIT = timedelta(days=7)
+"""Processes wait while the first one validates; torch would give up after half an hour."""
+
+
 class _OneProcess(SingleDeviceStrategy):
     """Takes the model where it lies: loading put it there, maybe spread over several devices."""
 
@@ -190,7 +197,7 @@ class _Processes(DDPStrategy):
 
 
 class _RestoreOptimizer(Callback):
-    """Puts the optimizer back into the state of a checkpoint, once it is built."""
+    """Puts the optimizer, and fp16's scaler, back into the state of a checkpoint."""
 
     def __init__(self, start: Checkpoint) -> None:
         self._start = start
@@ -199,6 +206,9 @@ class _RestoreOptimizer(Callback):
         state = tensors_to_optimizer(self._start.optimizer_tensors, self._start.state["optimizer"])
         (optimizer,) = trainer.optimizers
         optimizer.load_state_dict(state)
+        scaler = self._start.state.get("gradient_scaler")
+        if scaler:
+            trainer.precision_plugin.load_state_dict(scaler)
 
 
 def _check_identity(start: Checkpoint, identity: Mapping[str, Any]) -> None:

@@ -35,9 +35,8 @@ class MemoryProbe(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Run it; where memory runs out say so, since its step will be cut smaller."""
         module: LoraModule = pl_module
-        devices: list[int] | None = [] if module.device.type == "cpu" else None
         try:
-            with torch.random.fork_rng(devices=devices):
+            with torch.random.fork_rng(range(torch.cuda.device_count())):
                 self._compute(trainer, module)
             self.fits = True
         except (RuntimeError, MemoryError) as error:
@@ -48,7 +47,7 @@ class MemoryProbe(Callback):
             for parameter in module.parameters():
                 parameter.grad = None
         if not self.fits:
-            free_memory()
+            free_memory(module.model)
             log.warning(
                 "the largest forward, of %d tokens, does not fit; its step will be cut smaller",
                 self._forward.batch.tokens,

@@ -82,6 +82,12 @@ class LoraModule(lightning.LightningModule):
         return base
 
     @property
+    def gradient_scale(self) -> float | None:
+        """What fp16 losses are multiplied by; None in other types."""
+        scale = self.trainer.precision_plugin.state_dict().get("scale")
+        return None if scale is None else float(scale)
+
+    @property
     def device(self) -> torch.device:
         """Where batches come in."""
         return self.trainer.strategy.root_device
@@ -174,7 +180,7 @@ class LoraModule(lightning.LightningModule):
 
     def _recover(self, step: Step, severity: Severity, shortage: Shortage | None) -> StepBatches:
         """Free what the attempt left and cut the step smaller."""
-        free_memory()
+        free_memory(self.model)
         if severity is Severity.hopeless:
             refuse_step(step, shortage, self._config)
         self.halvings += 1
@@ -186,6 +192,8 @@ class LoraModule(lightning.LightningModule):
     def _cut(self, step: Step) -> StepBatches:
         data: StepDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         batch = data.collate_step(step)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
         return replace(batch, batches=tuple(part.to(self.device) for part in batch.batches))
 
     def _backward(self, micro_batch: Batch, batch: StepBatches, index: int) -> Tensor:
@@ -196,10 +204,9 @@ class LoraModule(lightning.LightningModule):
 
     def _seed_dropout(self, step: int, micro_batch: int) -> None:
         """Let dropout follow from (seed, step, micro-batch, rank), so that resuming repeats it."""
-        if self._config.lora.dropout > 0:
-            place = f"{self._config.seed}/{step}/{micro_batch}/{self.global_rank}"
-            digest = hashlib.sha256(place.encode()).digest()
-            torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        place = f"{self._config.seed}/{step}/{micro_batch}/{self.global_rank}"
+        digest = hashlib.sha256(place.encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
     def _sum_over_ranks(self, loss: Tensor) -> None:
         """Add up loss and gradients of all ranks; a rank without examples adds nothing."""
@@ -225,11 +232,14 @@ class LoraModule(lightning.LightningModule):
         if self.step % self._config.training.log_every_steps and not last:
             return
         _refuse_divergence(float(loss), self.step, self._config)
+        scale = self.gradient_scale
+        _refuse_overflow(scale, self.step)
         values = {
             "train/loss": float(loss),
             "train/lr": learning_rate,
             "train/gradient_norm": float(since.gradient_norm),
-            **since.rates(),
+            **({} if scale is None else {"train/gradient_scale": scale}),
+            **since.rates(self.trainer.world_size),
         }
         self._since = _Since()
         self._record(self.step, batch.step.epoch, values)
@@ -252,6 +262,21 @@ def _refuse_divergence(loss: float, step: int, config: TrainConfig) -> None:
     )
 
 
+def _refuse_overflow(scale: float | None, step: int) -> None:
+    """Stop a run that takes no steps: the scaler leaves out each whose gradients overflow.
+
+    Raises:
+        TrainingError: It has found no scale at which they do not.
+    """
+    if scale is not None and scale < 1:
+        raise TrainingError(
+            f"Gradients overflow in fp16 at every scale, down to {scale:g} at step {step}: no step "
+            "is taken any more.",
+            where="hardware.precision=fp16",
+            fix="hardware.precision=fp32, or optimizer.lr=<smaller> if the loss has grown",
+        )
+
+
 class _Since:
     """What was computed since the last logged point."""
 
@@ -266,11 +291,12 @@ class _Since:
         self.labels += batch.step.num_labels
         self.tokens += sum(part.input_ids.numel() for part in batch.batches)
 
-    def rates(self) -> dict[str, float]:
+    def rates(self, num_processes: int) -> dict[str, float]:
         seconds = time.perf_counter() - self.started
         return {
             "train/examples_per_second": self.examples / seconds,
-            "train/tokens_per_second": self.tokens / seconds,
+            # Counted in this process; the others compute about as many.
+            "train/tokens_per_second": num_processes * self.tokens / seconds,
             # By the clock of this process: a device that is still busy hides some of it.
             "train/data_wait_share": self.waited / seconds,
         }

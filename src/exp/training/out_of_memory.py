@@ -15,6 +15,7 @@ from exp.config.schema import TrainConfig
 from exp.data.datamodule import StepBatches
 from exp.data.plan import Step
 from exp.errors import HardwareError
+from exp.model.fused_lora import forget_inputs
 from exp.training.advice import advise_out_of_memory
 
 MESSAGES = (
@@ -79,8 +80,9 @@ def halved(step: Step, times: int = 1) -> Step:
     return replace(step, micro_batches=tuple(parts))
 
 
-def free_memory() -> None:
+def free_memory(model: torch.nn.Module) -> None:
     """Give back what the failed attempt left; its frames are gone, its cycles may not be."""
+    forget_inputs(model)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

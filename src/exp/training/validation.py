@@ -142,6 +142,7 @@ def save_checkpoint(
         {
             "step": module.step,
             "micro_batch_halvings": module.halvings,
+            "gradient_scaler": module.trainer.precision_plugin.state_dict(),
             "optimizer": structure,
             "identity": dict(identity),
             "progress": {
