@@ -143,7 +143,8 @@ def test_an_error_of_the_user_comes_out_of_a_worker_as_it_is(parts, monkeypatch,
     module = StepDataModule(
         plan, store, selection, LossOn.completion, num_workers=num_workers, variants=variants
     )
-    module.trainer = SimpleNamespace(global_rank=0, world_size=1)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
     (first, *_) = module.train_dataloader()
     with pytest.raises(DataError) as caught:
         module.transfer_batch_to_device(first, torch.device("cpu"), 0)
