@@ -207,3 +207,14 @@ def test_memory_that_ran_out_outside_of_training_is_no_traceback(monkeypatch, ca
     what, _where, fix = capsys.readouterr().err.splitlines()
     assert what == "The device ran out of memory: CUDA out of memory. Tried to allocate 2 GiB."
     assert "generation.slots=8" in fix
+
+
+@pytest.mark.parametrize("verb", ["train", "predict", "evaluate"])
+def test_verbs_that_only_decode_keep_few_kernels(verb, monkeypatch):
+    for name in cli.DECODING_SETTINGS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)  # what main sets is then taken back at the end
+    monkeypatch.setattr(cli, "_dispatch", lambda words: 0)
+    assert cli.main([verb]) == 0
+    found = {name: os.environ[name] for name in cli.DECODING_SETTINGS if name in os.environ}
+    assert found == (cli.LIBRARY_SETTINGS if verb == "train" else cli.DECODING_SETTINGS)

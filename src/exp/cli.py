@@ -65,11 +65,19 @@ LIBRARY_SETTINGS = {
 }
 """Environment variables that native libraries read once; what the user has set stays."""
 
+DECODING_SETTINGS = LIBRARY_SETTINGS | {
+    "LRU_CACHE_CAPACITY": "32",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+}
+"""The same for verbs that only decode: each forward has another number of tokens there, so kernels
+are seldom met again, and a long file would fill memory with them. Training steps need more."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; exit code 0, 1 for a failed run, 2 for a mistake that the user can mend."""
     words = list(sys.argv[1:] if argv is None else argv)
-    for name, value in LIBRARY_SETTINGS.items():
+    settings = DECODING_SETTINGS if words[:1] in (["evaluate"], ["predict"]) else LIBRARY_SETTINGS
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
     original = sys.argv
     sys.argv = [original[0], *words]
