@@ -33,11 +33,13 @@ def points(run: Path, name: str) -> list[tuple[int, float]]:
 
 
 def again(trained, exp, folder, name, *more):
-    """Train as before, into another folder and without the base model's scores."""
+    """Train as before, into another folder; without the base model's scores unless limited."""
     given = {word.partition("=")[0] for word in more}
     arguments = [word for word in trained.arguments if word.partition("=")[0] not in given]
     arguments = [word for word in arguments if not word.startswith("output_dir=")]
-    words = (*arguments, *more, "training.evaluate_base=false", f"output_dir={folder}")
+    if "training.base_limit" not in given:
+        arguments.append("training.evaluate_base=false")
+    words = (*arguments, *more, f"output_dir={folder}")
     return exp("train", *words, f"name={name}")
 
 
@@ -210,11 +212,25 @@ def test_a_run_is_never_written_over(trained, exp, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
-def test_a_limit_on_the_test_split_is_kept(trained, exp, tmp_path):
-    assert again(trained, exp, tmp_path, "part", "training.test_limit=2", "training.steps=1") == 0
+def test_limits_on_scored_rows_are_kept(trained, exp, tmp_path):
+    limits = ("training.test_limit=3", "training.base_limit=1")
+    assert again(trained, exp, tmp_path, "part", *limits, "training.steps=1") == 0
     scores = json.loads((tmp_path / "part" / "scores.json").read_text())
-    assert scores["test"]["after"]["field_f1"]["count"] == 2
-    assert scores["test"]["before"] is None
+    counts = {
+        (split, stage): sheet["field_f1"]["count"]
+        for split, stages in scores.items()
+        for stage, sheet in stages.items()
+    }
+    assert counts == {
+        **{("test", "before"): 1, ("test", "after"): 3},
+        **{("validation", "before"): 1, ("validation", "after"): 2},
+    }
+    ids = {
+        name: [json.loads(line)["id"] for line in file.read_text().splitlines()]
+        for name in ("test", "test_before")
+        for file in [tmp_path / "part" / "predictions" / f"{name}.jsonl"]
+    }
+    assert set(ids["test_before"]) < set(ids["test"])
 
 
 def test_a_tracker_that_cannot_be_reached_does_not_fail_the_run(

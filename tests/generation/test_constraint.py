@@ -5,7 +5,8 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from exp.config.schema import OutputFormat
+from exp.config.schema import Notation, OutputFormat
+from exp.data.notation import open_writing
 from exp.data.output import compile_schema, encode_output, parse_output, schema_errors
 from exp.errors import ConfigError, ModelError
 from exp.generation.constraint import Constraint
@@ -116,6 +117,31 @@ def test_the_form_that_training_writes_is_admitted(json_tokenizer, constraint):
         assert guide.admits(token)
         guide._matcher.consume_token(token)
     assert guide.complete
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"name": "ñ", "kind": "ñandú"},
+        {"name": "a b", "sizes": [0, 99], "kind": "big"},
+        {"name": "abcd", "sizes": [], "kind": "small"},
+    ],
+)
+def test_the_form_of_values_by_position_is_admitted(json_tokenizer, output):
+    writing = open_writing(Notation.positional, OutputFormat.json, SCHEMA)
+    guide = Constraint(writing.grammar, json_tokenizer, (END,)).guide()
+    for token in json_tokenizer.encode(writing.write(output), add_special_tokens=False).ids:
+        assert guide.admits(token)
+        guide._matcher.consume_token(token)
+    assert guide.complete
+
+
+@pytest.mark.parametrize("text", ['[" abcde",null," big"]', '[" a"]', '[" a",[1,2,3]," big"]'])
+def test_other_values_by_position_are_refused(json_tokenizer, text):
+    grammar = open_writing(Notation.positional, OutputFormat.json, SCHEMA).grammar
+    guide = Constraint(grammar, json_tokenizer, (END,)).guide()
+    ids = json_tokenizer.encode(text, add_special_tokens=False).ids
+    assert guide._matcher.try_consume_tokens(ids) < len(ids)
 
 
 @pytest.mark.parametrize(

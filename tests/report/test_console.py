@@ -43,6 +43,15 @@ def test_piped_scores_are_plain_aligned_lines() -> None:
     ]
 
 
+def test_stages_of_different_numbers_of_rows_say_so() -> None:
+    base = {"field_f1": BASE["field_f1"] | {"count": 50}}
+    shown = piped(lambda console: print_scores_table(base, SHEET, "test", console))
+    assert shown.split("\n")[2:4] == [
+        "score            before, 50 rows         after, 300 rows  difference",
+        "field_f1  0.100 (0.050 to 0.150)  0.732 (0.650 to 0.800)      +0.632",
+    ]
+
+
 def test_scores_of_one_stage_have_one_column() -> None:
     shown = piped(lambda console: print_scores_table(None, SHEET, "test", console))
     assert shown.split("\n")[2:4] == [

@@ -25,7 +25,8 @@ def run(resolved: Resolved) -> int:
     config: AuditConfig = resolved.config
     task = load_task(config.task)
     files = locate_model(config.model)
-    renderer = Renderer(load_chat_format(files), task.instruction, task.output_format, task.schema)
+    chat = load_chat_format(files)
+    renderer = Renderer(chat, task.instruction, task.output_format, task.schema, task.notation)
     settings = audit_settings(config, files)
     report = audited(task, renderer, settings)
     print_audit(report, f"{task.name}, as {config.model.name} reads it")

@@ -90,7 +90,7 @@ def _job(config: BenchConfig) -> Job:
         settings=generation_settings(foundation, replace(config, generation=greedy), run_dir),
         prompts=foundation.renderer.render_prompts([row.input for row in rows]),
         tokenizer=foundation.renderer.tokenizer,
-        schema=foundation.task.schema,
+        schema=foundation.renderer.writing.grammar,
     )
 
 

@@ -65,7 +65,8 @@ def lay_foundation(config: Any, splits: Sequence[str]) -> Foundation:
     if training is not None:
         check_monitor(task)
     files = locate_model(config.model)
-    renderer = Renderer(load_chat_format(files), task.instruction, task.output_format, task.schema)
+    chat = load_chat_format(files)
+    renderer = Renderer(chat, task.instruction, task.output_format, task.schema, task.notation)
     return Foundation(hardware, task, files, renderer)
 
 

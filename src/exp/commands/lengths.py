@@ -54,7 +54,7 @@ def read_lengths(config: TrainConfig) -> Lengths:
     task = load_task(config.task, ("train",))
     files = local_files(config.model)
     chat = byte_chat_format() if files is None else load_chat_format(files)
-    renderer = Renderer(chat, task.instruction, task.output_format, task.schema)
+    renderer = Renderer(chat, task.instruction, task.output_format, task.schema, task.notation)
     examples = task.split("train")
     store = tokenise(examples, examples.content_key, renderer)
     note = None

@@ -73,8 +73,9 @@ def generation_settings(
     if generation.constrain is Constrain.schema:
         from exp.generation.constraint import Constraint
 
-        assert foundation.task.schema is not None
-        constraint = Constraint(foundation.task.schema, renderer.tokenizer, renderer.stop_ids)
+        grammar = renderer.writing.grammar
+        assert grammar is not None
+        constraint = Constraint(grammar, renderer.tokenizer, renderer.stop_ids)
         settings = replace(settings, constraint=constraint)
     if generation.drafting:
         known = run is not None and run.template.is_file()

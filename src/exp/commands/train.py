@@ -93,7 +93,11 @@ def _train(
     with PredictionCache.from_config(config.cache) or nullcontext() as cache:
         if config.training.evaluate_base and in_first_process():
             predictor = cached_predictor(foundation, config, cache, None, config.model.name)
-            score_stage(run_dir, "before", task, examples, predictor, model.eval, seed=config.seed)
+            some = {
+                split: subset(rows, config.training.base_limit, config.seed)
+                for split, rows in examples.items()
+            }
+            score_stage(run_dir, "before", task, some, predictor, model.eval, seed=config.seed)
 
         adapted = attach_lora(model, config.lora, config.seed)
         resumed = config.training.resume is not None

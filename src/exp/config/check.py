@@ -10,6 +10,7 @@ from exp.config.ranges import ranges, value_at
 from exp.config.schema import (
     AugmentConfig,
     Constrain,
+    Notation,
     OutputFormat,
     Schedule,
     StrategiesConfig,
@@ -165,6 +166,13 @@ def _task(config: Any, given: Given) -> Iterator[ConfigError]:
             "task.instruction and task.instruction_file are both set; only one can hold.",
             where=given.where("task.instruction"),
             fix="task.instruction=null, or task.instruction_file=null",
+        )
+    by_position = task.notation is Notation.positional
+    if by_position and (task.schema is None or task.output_format is not OutputFormat.json):
+        yield ConfigError(
+            "task.notation=positional needs JSON outputs, and a schema that gives their keys.",
+            where=given.where("task.notation"),
+            fix="task.schema=<a JSON Schema file>, or task.notation=json",
         )
     files = task.train if isinstance(task.train, list) else [task.train]
     if task.train is not None and not (files and all(isinstance(file, str) for file in files)):

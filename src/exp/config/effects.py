@@ -155,7 +155,7 @@ IDLE: dict[str, Idle] = {
         for name in (
             *("epochs", "steps", "minutes", "batch_size", "micro_batch_size", "validate_every"),
             *("validation_limit", "test_limit", "patience", "log_every_steps", "keep_checkpoints"),
-            *("evaluate_base", "resume"),
+            *("evaluate_base", "base_limit", "resume"),
         )
     },
     **{

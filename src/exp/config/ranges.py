@@ -89,6 +89,7 @@ RULES: dict[str, Rule] = {
     "training.validate_every": above(0),
     "training.validation_limit": at_least(1),
     "training.test_limit": at_least(1),
+    "training.base_limit": at_least(1),
     "training.patience": at_least(1),
     "training.log_every_steps": at_least(1),
     "training.keep_checkpoints": at_least(1),

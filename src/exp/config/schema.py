@@ -74,6 +74,11 @@ class OutputFormat(Enum):
     text = "text"
 
 
+class Notation(Enum):
+    json = "json"
+    positional = "positional"
+
+
 class OnOverlong(Enum):
     error = "error"
     skip = "skip"
@@ -303,7 +308,10 @@ class TrainingConfig(Section):
     keep_checkpoints: int = 2
     """Verified checkpoints that stay on disk, besides the best."""
     evaluate_base: bool = True
-    """Score the base model on the test split too, so that before and after stand side by side."""
+    """Score the base model too, so that before and after stand side by side."""
+    base_limit: int | None = None
+    """Rows of each split on which the base model is scored. null: those that the adapter is scored
+    on. An untrained model writes up to the token limit, so its rows take longest of all."""
     resume: str | None = None
     """A run folder to go on with, from its last verified checkpoint."""
     trainer_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -349,6 +357,9 @@ class TaskConfig(Section):
     """A JSON Schema file for the output, or `builtin:<file>`. null: any JSON object."""
     output_format: OutputFormat = OutputFormat.json
     """What outputs are: json (canonicalised, scored by field) or text."""
+    notation: Notation = Notation.json
+    """How the model writes JSON outputs: json, or positional, which leaves out the keys that the
+    schema gives anyway. Scores, predictions and reports are of the JSON in either case."""
     monitor: str = "field_f1"
     """The validation score by which the best checkpoint is chosen and training stops early. Where
     outputs are text, exact_match takes the place of the default."""

@@ -41,7 +41,7 @@ def _branches(schemas: list[Any], root: dict[str, Any]) -> Iterator[dict[str, An
             continue
         seen.add(id(schema))
         yield schema
-        inner = [_local(schema.get("$ref"), root)]
+        inner = [local_target(schema.get("$ref"), root)]
         inner += [schema.get(keyword) for keyword in ("if", "then", "else")]
         inner += [
             part for keyword in ("allOf", "anyOf", "oneOf") for part in schema.get(keyword, ())
@@ -49,7 +49,7 @@ def _branches(schemas: list[Any], root: dict[str, Any]) -> Iterator[dict[str, An
         waiting.extend(reversed(inner))
 
 
-def _local(reference: Any, root: dict[str, Any]) -> Any:
+def local_target(reference: Any, root: dict[str, Any]) -> Any:
     """Follow a JSON pointer within `root`; None where it leads nowhere."""
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         return None

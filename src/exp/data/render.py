@@ -20,8 +20,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from exp.config.schema import OutputFormat
-from exp.data.output import encode_output
+from exp.config.schema import Notation, OutputFormat
+from exp.data.notation import open_writing
 from exp.errors import ModelError
 from exp.records import Example, Rendered
 
@@ -51,6 +51,7 @@ class Renderer:
         end_id: The end-of-turn token: the last label of every completion.
         stop_ids: Tokens that end a generated completion; `end_id` is among them.
         bos_id: The token that opens a text; None where the model has none.
+        writing: How outputs become the text of completions, and back.
         digest: Changes with anything that changes the ids of an example.
     """
 
@@ -60,13 +61,13 @@ class Renderer:
         instruction: str,
         output_format: OutputFormat,
         schema: dict[str, Any] | None,
+        notation: Notation = Notation.json,
     ) -> None:
         self._tokenizer = chat.tokenizer
         written = chat.tokenizer.to_str()
         self._plain = Tokenizer.from_str(written)
         self._plain.encode_special_tokens = True
-        self._output_format = output_format
-        self._schema = schema
+        self.writing = open_writing(notation, output_format, schema)
         before, behind, end_of_turn = _frame(chat, instruction)
         self.head_ids = tuple(self._encode_template(before))
         self.tail_ids = tuple(self._encode_template(behind))
@@ -83,7 +84,7 @@ class Renderer:
         bos_id = chat.tokenizer.token_to_id(chat.bos_token) if chat.bos_token else None
         self.bos_id: int | None = bos_id
         self._drop_double_bos(bos_id)
-        self.digest = self._digest(written)
+        self.digest = self._digest(written, output_format, schema, notation)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -94,7 +95,7 @@ class Renderer:
         """Render examples; those without an output get an empty completion."""
         prompts = self.render_prompts([example.input for example in examples])
         with_output = [example for example in examples if example.output is not None]
-        texts = [encode_output(e.output, self._output_format, self._schema) for e in with_output]
+        texts = [self.writing.write(example.output) for example in with_output]
         encoded = iter(self._plain.encode_batch_fast(texts, add_special_tokens=False))
         return [
             Rendered(
@@ -110,9 +111,9 @@ class Renderer:
         return [(*self.head_ids, *row.ids, *self.tail_ids) for row in encoded]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Turn the ids of a completion into text, without special tokens."""
+        """Turn the ids of a completion into the task's text, without special tokens."""
         text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        return text
+        return self.writing.read(text)
 
     def _encode_template(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -122,14 +123,21 @@ class Renderer:
         if bos_id is not None and self.head_ids[:2] == (bos_id, bos_id):
             self.head_ids = self.head_ids[1:]
 
-    def _digest(self, tokenizer: str) -> str:
+    def _digest(
+        self,
+        tokenizer: str,
+        output_format: OutputFormat,
+        schema: dict[str, Any] | None,
+        notation: Notation,
+    ) -> str:
         preimage = {
             "tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest(),
             "head": self.head_ids,
             "tail": self.tail_ids,
             "end": self.end_id,
-            "output_format": self._output_format.name,
-            "schema": self._schema,
+            "output_format": output_format.name,
+            "schema": schema,
+            "notation": notation.name,
         }
         return hashlib.sha256(json.dumps(preimage, sort_keys=True).encode()).hexdigest()
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exp.config.schema import OutputFormat, TaskConfig
+from exp.config.schema import Notation, OutputFormat, TaskConfig
 from exp.data.output import compile_schema
 from exp.data.sources.examples import Examples
 from exp.data.sources.joined import join
@@ -30,6 +30,8 @@ class Task:
     language: str | None
     monitor: str
     splits: Mapping[str, Examples]
+    notation: Notation = Notation.json
+    """How the model writes outputs."""
 
     def has_split(self, name: str) -> bool:
         return name in self.splits
@@ -83,6 +85,7 @@ def load_task(config: TaskConfig, splits: Sequence[str] = SPLITS) -> Task:
         language=config.language,
         monitor=config.monitor,
         splits=examples,
+        notation=config.notation,
     )
 
 

@@ -14,8 +14,11 @@ from exp.generation.settings import GenerationSettings
 from exp.hardware.capability import BITSANDBYTES, CHECKPOINT_QUANTIZATIONS
 from exp.hardware.resolver import ResolvedHardware
 
-CODE = ("exp.generation", "exp.model")
-"""Packages whose source decides what is generated."""
+CODE = (
+    *("exp.generation", "exp.model"),
+    *(f"exp.data.{name}" for name in ("render", "notation", "positional", "output", "key_order")),
+)
+"""Packages and modules whose source decides what is generated, and what text it becomes."""
 
 
 def key_context(

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from exp.records import Derived
 from exp.redaction import redact
-from exp.report.scores import score_rows
+from exp.report.scores import score_rows, stage_names
 from exp.report.visible import shorten, visible
 
 MAX_CELL_CHARS = 200
@@ -35,6 +35,7 @@ def print_scores_table(
         title: What the scores are of, such as the split.
         console: Where to; standard output if not given.
     """
+    scores = score_rows(before, after)
     rows = [
         (
             row.name,
@@ -42,9 +43,9 @@ def print_scores_table(
             "-" if row.after is None else str(row.after),
             "-" if row.difference is None else f"{row.difference:+.3f}",
         )
-        for row in score_rows(before, after)
+        for row in scores
     ]
-    columns = ("score", "before", "after", "difference")
+    columns = ("score", *stage_names(scores), "difference")
     if before is None or after is None:
         only = 2 if before is None else 1
         rows = [(row[0], row[only], "", "") for row in rows]

@@ -1,6 +1,6 @@
 """Scores of before and after, side by side, as scores.json holds them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,15 @@ def score_rows(
     names = dict.fromkeys([*sheets[1], *sheets[0]])
     rows = (ScoreRow(name, *(_estimate(sheet.get(name)) for sheet in sheets)) for name in names)
     return tuple(row for row in rows if row.before or row.after)
+
+
+def stage_names(rows: Sequence[ScoreRow]) -> tuple[str, str]:
+    """Name the columns of before and after, with their numbers of rows where these differ."""
+    before = max((row.before.count or 0 for row in rows if row.before), default=0)
+    after = max((row.after.count or 0 for row in rows if row.after), default=0)
+    if not before or not after or before == after:
+        return "before", "after"
+    return f"before, {before:,} rows", f"after, {after:,} rows"
 
 
 def _estimate(score: Any) -> Estimate | None:

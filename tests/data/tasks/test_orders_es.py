@@ -226,11 +226,15 @@ def test_instruction_names_every_key_and_every_value_of_the_enums() -> None:
 # ---- outputs ------------------------------------------------------------------------------------
 
 
-def test_brief_instruction_names_every_key() -> None:
+def test_brief_instruction_names_every_key_in_the_order_of_the_schema() -> None:
     instruction = FOLDER.joinpath("instruction_brief.txt").read_text("utf-8")
     assert len(instruction.splitlines()) == 1
-    for word in [*schema()["properties"], *schema()["$defs"]["linea"]["properties"]]:
-        assert f'"{word}"' in instruction
+    first, *others = schema()["properties"]
+    keys = [first, *schema()["$defs"]["linea"]["properties"], *others]
+    places = [re.search(rf"\b{key}\b", instruction) for key in keys]
+    assert all(places)
+    starts = [place.start() for place in places if place]
+    assert starts == sorted(starts)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -80,6 +80,7 @@ def _train(config: DoctorConfig, folder: Path) -> None:
             log_every_steps=1,
             keep_checkpoints=1,
             evaluate_base=False,
+            base_limit=None,
             resume=None,
         ),
     )

@@ -72,7 +72,8 @@ UNWRITABLE_OUTPUT = _error(
     "unwritable_output",
     "Every output can be written in the task's format",
     "have an output that cannot be written in the task's format",
-    "task.output_format=text for strings; for JSON write objects or arrays",
+    "task.output_format=text for strings; for JSON objects or arrays, as task.schema has them where "
+    "task.notation is positional",
 )
 NO_LABEL = _error(
     "no_label",

@@ -39,7 +39,7 @@ class OutputChecks:
             skip_special_tokens=True,
         )
         for row, text in zip(kept, texts, strict=True):
-            self._look_at(row, text)
+            self._look_at(row, self._renderer.writing.read(text))
 
     def _look_at(self, row: AuditedRow, text: str) -> None:
         output = row.example.output

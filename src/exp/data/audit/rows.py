@@ -8,7 +8,6 @@ import numpy as np
 
 from exp.data.audit.checks import UNWRITABLE_OUTPUT
 from exp.data.audit.tally import Tally
-from exp.data.output import encode_output
 from exp.data.render import Renderer
 from exp.data.sources.examples import Examples
 from exp.data.task import Task
@@ -70,7 +69,7 @@ def open_split(task: Task, name: str, renderer: Renderer, tally: Tally) -> Audit
         for number, example in enumerate(examples):
             try:
                 if example.output is not None:
-                    encode_output(example.output, task.output_format, task.schema)
+                    renderer.writing.write(example.output)
                 writable.append(example)
             except DataError as error:
                 unwritable.append(number)

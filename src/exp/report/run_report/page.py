@@ -15,7 +15,7 @@ from exp.metrics.bleu import BLEU
 from exp.publish import write_atomically
 from exp.report.run_report.chart import charts
 from exp.report.run_report.content import RunContent, read_run
-from exp.report.scores import ScoreRow, score_rows
+from exp.report.scores import ScoreRow, score_rows, stage_names
 from exp.report.visible import visible
 from exp.rundir import RunDir
 
@@ -53,6 +53,10 @@ class SplitScores:
     @property
     def has_both(self) -> bool:
         return any(row.before for row in self.rows) and any(row.after for row in self.rows)
+
+    @property
+    def stage_names(self) -> tuple[str, str]:
+        return stage_names(self.rows)
 
     @property
     def right_end(self) -> str:
