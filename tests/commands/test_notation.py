@@ -39,7 +39,7 @@ def words(arguments):
     return [f"{key}={value}" for key, value in arguments.items()]
 
 
-def test_training_scoring_and_predicting_speak_json(arguments, exp, tmp_path):
+def test_training_scoring_and_predicting_speak_json(arguments, exp, tmp_path, capsys):
     assert exp("train", *words(arguments), "generation.constrain=schema", "name=run") == 0
     rows = (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()
     for row in map(json.loads, rows):
@@ -55,6 +55,17 @@ def test_training_scoring_and_predicting_speak_json(arguments, exp, tmp_path):
     assert exp("predict", f"run={tmp_path / 'run'}", "generation.constrain=schema", *files) == 0
     predicted = [json.loads(line)["prediction"] for line in output.read_text().splitlines()]
     assert predicted == [json.loads(json.loads(row)["prediction"]) for row in rows]
+
+    # The same keys in another order: each value would be read as another one's.
+    keys = SCHEMA["properties"]
+    swapped = {key: keys[key] for key in ("quantity", "product", "remark")}
+    schema = Path(arguments["task.schema"])
+    schema.write_text(json.dumps(SCHEMA | {"properties": swapped}))
+    assert exp("evaluate", f"run={tmp_path / 'run'}") == 2
+    assert "in another order, than in training" in capsys.readouterr().err
+    looser = keys | {"product": {"enum": [*keys["product"]["enum"], "glue"]}}
+    schema.write_text(json.dumps(SCHEMA | {"properties": looser}))
+    assert exp("evaluate", f"run={tmp_path / 'run'}") == 0
 
 
 def test_the_audit_names_rows_that_have_no_place_in_the_schema(arguments, exp, tmp_path, capsys):

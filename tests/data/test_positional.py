@@ -3,7 +3,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exp.config.schema import Notation, OutputFormat
@@ -207,6 +207,7 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     }.get(kind if isinstance(kind, str) else "", st.one_of(text, st.none()))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_output_of_any_schema_comes_back(data: st.DataObject) -> None:
     schema = {**data.draw(schemas()), "$defs": {"shared": SHARED}}

@@ -1,5 +1,6 @@
 """What evaluation and prediction share: a run's adapter or a base model, loaded when needed."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,7 @@ def open_subject(
     run, checkpoint, label = None, None, config.model.name
     if config.run is not None:
         run = open_run_dir(config.run)
+        _check_legend(run, foundation)
         checkpoint = find_checkpoint(run, config.checkpoint)
         label = f"{config.task.name}/{run.name}"
     if config.generation.max_new_tokens is None:
@@ -93,6 +95,28 @@ def open_subject(
         )
     predictor = cached_predictor(foundation, config, cache, checkpoint, label, run)
     return Subject(label, run, foundation, predictor, lambda: _load(foundation, config, checkpoint))
+
+
+def _check_legend(run: RunDir, foundation: Foundation) -> None:
+    """See that answers by position are read with the keys that they were learned with.
+
+    Raises:
+        ConfigError: The schema on disk has others now.
+    """
+    legend = foundation.renderer.writing.legend
+    if legend is None:
+        return
+    try:
+        trained = json.loads(run.record.read_text(encoding="utf-8")).get("legend", legend)
+    except (OSError, ValueError):
+        return  # evaluation does not need run.json otherwise, and the report says what it lacks
+    if trained != legend:
+        raise ConfigError(
+            "The run learned its answers by position, and the schema has other keys, or the same "
+            "ones in another order, than in training.",
+            where=f"task.schema, and legend in {run.record}",
+            fix="bring back the schema that the run was trained with, or train a new run",
+        )
 
 
 def _load(

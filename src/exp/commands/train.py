@@ -57,7 +57,7 @@ def run(resolved: Resolved) -> int:
     open_session = Session if in_first_process() else SilentSession
     with open_session(run_dir, config) as session:
         session.note_derived(derived)
-        session.note(audit=audit.summary())
+        session.note(audit=audit.summary(), legend=foundation.renderer.writing.legend)
         log_warnings(audit)
         try:
             _train(config, foundation, tokens, selection, augmenter, session)

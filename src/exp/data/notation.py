@@ -4,6 +4,8 @@ What a model writes becomes the task's own text as soon as it is decoded, so tha
 and files know of JSON alone.
 """
 
+import hashlib
+import json
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -20,6 +22,10 @@ class Writing(Protocol):
     @property
     def grammar(self) -> dict[str, Any] | None:
         """The JSON Schema of what is written; None where anything may be."""
+
+    @property
+    def legend(self) -> str | None:
+        """Names what answers cannot be read without; None where they speak for themselves."""
 
     def write(self, output: Json) -> str:
         """Write an output as the model is to write it.
@@ -43,6 +49,8 @@ def open_writing(
 
 
 class _AsItIs:
+    legend = None
+
     def __init__(self, output_format: OutputFormat, schema: dict[str, Any] | None) -> None:
         self._output_format, self.grammar = output_format, schema
 
@@ -64,6 +72,10 @@ class _ByPosition:
     @property
     def grammar(self) -> dict[str, Any]:
         return self._positional.grammar
+
+    @property
+    def legend(self) -> str:
+        return hashlib.sha256(json.dumps(self._positional.legend()).encode()).hexdigest()
 
     def write(self, output: Json) -> str:
         ordered = order_keys(output, self._schema)

@@ -97,6 +97,11 @@ class Positional:
         """Read what a model wrote; what does not stand where the schema has it stays as it is."""
         return self._read(written, self._shape)
 
+    def legend(self) -> Json:
+        """Say what stands where, and nothing else of the schema: limits may change and be read."""
+        referred = {pointer: _legend(shape) for pointer, shape in self._referred.items()}
+        return [_legend(self._shape), referred]
+
     def _shape_of(self, schema: Any) -> Shape:
         if not isinstance(schema, dict):
             return Plain(schema)
@@ -218,6 +223,17 @@ class Positional:
                     "minItems": fewest,
                     "maxItems": len(places),
                 }
+
+
+def _legend(shape: Shape) -> Json:
+    match shape:
+        case Reference(pointer):
+            return pointer
+        case List(item=item):
+            return ["list", _legend(item)]
+        case Record(values, required):
+            return [[key, key in required, _legend(each)] for key, each in values.items()]
+    return type(shape).__name__
 
 
 def _is_closed(schema: Mapping[str, Any]) -> bool:

@@ -72,8 +72,8 @@ UNWRITABLE_OUTPUT = _error(
     "unwritable_output",
     "Every output can be written in the task's format",
     "have an output that cannot be written in the task's format",
-    "task.output_format=text for strings; for JSON objects or arrays, as task.schema has them where "
-    "task.notation is positional",
+    "task.output_format=text for strings; for JSON objects or arrays, and for "
+    "task.notation=positional ones that task.schema admits",
 )
 NO_LABEL = _error(
     "no_label",
