@@ -1,11 +1,17 @@
 """Tiny random causal LMs of every served architecture, in fp32, with two layers each."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from exp.config.schema import Layout, LossOn
+from exp.data.batch import Segments, collate
+from exp.records import Rendered
 
 SIZES: dict[str, Any] = {
     "vocab_size": 61,
@@ -71,3 +77,53 @@ def build_tiny(name: str, **changes: Any) -> PreTrainedModel:
 @pytest.fixture
 def tiny() -> Callable[..., PreTrainedModel]:
     return build_tiny
+
+
+class PlainStream:
+    """A stream as the collator cuts it, and attention over it with a full mask, spelled out."""
+
+    @staticmethod
+    def segments(prefix: int, suffixes: list[int]) -> Segments:
+        rendered = [
+            Rendered((*range(prefix), 1000 + index), tuple(range(length - 1)))
+            for index, length in enumerate(suffixes)
+        ]
+        layout = Layout.shared_prefix if prefix else Layout.packed
+        segments = collate(rendered, ["a"] * len(rendered), layout, LossOn.text).segments
+        assert segments is not None
+        assert segments.prefix_length == prefix
+        return segments
+
+    @staticmethod
+    def visible(prefix: int, suffixes: list[int]) -> Tensor:
+        """(tokens, tokens) True where token i may see token j."""
+        ends = [prefix]
+        for length in suffixes:
+            ends.append(ends[-1] + length)
+        visible = torch.zeros(ends[-1], ends[-1], dtype=torch.bool)
+        for i in range(prefix):
+            visible[i, : i + 1] = True
+        for start, end in pairwise(ends):
+            for i in range(start, end):
+                visible[i, :prefix] = True
+                visible[i, start : i + 1] = True
+        return visible
+
+    @staticmethod
+    def attend(
+        states: list[Tensor], visible: Tensor, scaling: float, softcap: float | None
+    ) -> Tensor:
+        """Softmax attention of (query, key, value) over all tokens."""
+        query, key, value = states
+        group = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+        scores = torch.einsum("bhid,bhjd->bhij", query, key) * scaling
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
+        return torch.einsum("bhij,bhjd->bihd", weights, value)
+
+
+@pytest.fixture
+def plain_stream() -> type[PlainStream]:
+    return PlainStream

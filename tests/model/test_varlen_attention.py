@@ -34,46 +34,6 @@ EXAMPLES = [
 ]
 
 
-def make_segments(prefix: int, suffixes: list[int]) -> Segments:
-    """Let the collator cut a stream of that shape."""
-    rendered = [
-        Rendered((*range(prefix), 1000 + index), tuple(range(length - 1)))
-        for index, length in enumerate(suffixes)
-    ]
-    layout = Layout.shared_prefix if prefix else Layout.packed
-    segments = collate(rendered, ["a"] * len(rendered), layout, LossOn.text).segments
-    assert segments is not None
-    assert segments.prefix_length == prefix
-    return segments
-
-
-def full_mask(prefix: int, suffixes: list[int]) -> Tensor:
-    """(tokens, tokens) True where token i of a stream may see token j, spelled out."""
-    ends = [prefix]
-    for length in suffixes:
-        ends.append(ends[-1] + length)
-    visible = torch.zeros(ends[-1], ends[-1], dtype=torch.bool)
-    for i in range(prefix):
-        visible[i, : i + 1] = True
-    for start, end in pairwise(ends):
-        for i in range(start, end):
-            visible[i, :prefix] = True
-            visible[i, start : i + 1] = True
-    return visible
-
-
-def attend(states: list[Tensor], visible: Tensor, scaling: float, softcap: float | None) -> Tensor:
-    """Softmax attention over all tokens with a full mask."""
-    query, key, value = states
-    group = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-    scores = torch.einsum("bhid,bhjd->bhij", query, key) * scaling
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
-    return torch.einsum("bhij,bhjd->bihd", weights, value)
-
-
 def random_states(tokens: int) -> list[Tensor]:
     """Laid out as a model's projections leave them: the heads of a token side by side."""
     shapes = [(1, tokens, HEADS, HEAD_DIM), *[(1, tokens, KEY_HEADS, HEAD_DIM)] * 2]
@@ -81,13 +41,15 @@ def random_states(tokens: int) -> list[Tensor]:
     return [each.requires_grad_() for each in drawn]
 
 
-def assert_as_a_full_mask(prefix: int, suffixes: list[int], softcap: float | None) -> None:
+def assert_as_a_full_mask(
+    plain_stream: Any, prefix: int, suffixes: list[int], softcap: float | None
+) -> None:
     states = random_states(prefix + sum(suffixes))
-    segments = varlen_segments(make_segments(prefix, suffixes))
+    segments = varlen_segments(plain_stream.segments(prefix, suffixes))
     out, weights = varlen_attention.varlen_attention(
         torch.nn.Module(), *states, None, scaling=0.7, segments=segments, softcap=softcap
     )
-    expected = attend(states, full_mask(prefix, suffixes), 0.7, softcap)
+    expected = plain_stream.attend(states, plain_stream.visible(prefix, suffixes), 0.7, softcap)
     slope = torch.randn_like(expected)
     assert weights is None
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-12)
@@ -102,16 +64,20 @@ def assert_as_a_full_mask(prefix: int, suffixes: list[int], softcap: float | Non
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize(("prefix", "suffixes"), CUTS)
 def test_one_call_attends_as_a_full_mask_would(
-    prefix: int, suffixes: list[int], softcap: float | None, plain_flash_attn: Kernel
+    prefix: int,
+    suffixes: list[int],
+    softcap: float | None,
+    plain_flash_attn: Kernel,
+    plain_stream: Any,
 ) -> None:
-    assert_as_a_full_mask(prefix, suffixes, softcap)
+    assert_as_a_full_mask(plain_stream, prefix, suffixes, softcap)
 
 
 @pytest.mark.parametrize("fault", ["last key first", "ends off", "copies in the wrong order"])
 def test_a_wrong_layout_of_keys_would_be_seen(
-    fault: str, plain_flash_attn: Kernel, monkeypatch: pytest.MonkeyPatch
+    fault: str, plain_flash_attn: Kernel, plain_stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = varlen_segments(make_segments(20, [1, 9, 4]))
+    right = varlen_segments(plain_stream.segments(20, [1, 9, 4]))
     assert right.keys is not None
     tokens, ends = right.keys.tokens.clone(), right.key_ends.clone()
     match fault:
@@ -125,12 +91,14 @@ def test_a_wrong_layout_of_keys_would_be_seen(
     wrong = VarlenSegments(right.query_ends, ends, keys, right.longest_query, 40)
     monkeypatch.setitem(globals(), "varlen_segments", lambda segments: wrong)
     with pytest.raises(AssertionError, match="not close"):
-        assert_as_a_full_mask(20, [1, 9, 4], None)
+        assert_as_a_full_mask(plain_stream, 20, [1, 9, 4], None)
 
 
 @pytest.mark.parametrize(("prefix", "suffixes"), CUTS)
-def test_queries_and_keys_are_counted_to_the_last(prefix: int, suffixes: list[int]) -> None:
-    segments = varlen_segments(make_segments(prefix, suffixes))
+def test_queries_and_keys_are_counted_to_the_last(
+    prefix: int, suffixes: list[int], plain_stream: Any
+) -> None:
+    segments = varlen_segments(plain_stream.segments(prefix, suffixes))
     own = [prefix, *suffixes] if prefix else suffixes
     seen = [prefix, *(prefix + length for length in suffixes)] if prefix else suffixes
     assert segments.query_ends.diff().tolist() == own
@@ -148,8 +116,8 @@ def test_queries_and_keys_are_counted_to_the_last(prefix: int, suffixes: list[in
     assert segments.keys.tokens.tolist() == expected
 
 
-def test_the_copies_of_a_prefix_are_added_up_in_fp32_and_rounded_once() -> None:
-    segments = varlen_segments(make_segments(16, [2] * 300))
+def test_the_copies_of_a_prefix_are_added_up_in_fp32_and_rounded_once(plain_stream: Any) -> None:
+    segments = varlen_segments(plain_stream.segments(16, [2] * 300))
     assert segments.keys is not None
     states = torch.zeros(616, 2, 8, dtype=torch.bfloat16, requires_grad=True)
     gathered = varlen_attention._gathered(states, segments.keys)
@@ -163,7 +131,7 @@ def test_the_copies_of_a_prefix_are_added_up_in_fp32_and_rounded_once() -> None:
 
 
 def test_what_the_kernel_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, plain_flash_attn: Kernel
+    monkeypatch: pytest.MonkeyPatch, plain_flash_attn: Kernel, plain_stream: Any
 ) -> None:
     import flash_attn
 
@@ -179,7 +147,7 @@ def test_what_the_kernel_is_asked_for(
         *random_states(24),
         None,
         scaling=0.3,
-        segments=varlen_segments(make_segments(20, [1, 3])),
+        segments=varlen_segments(plain_stream.segments(20, [1, 3])),
         dropout=0.25,
         sliding_window=4,
     )
@@ -192,14 +160,16 @@ def test_what_the_kernel_is_asked_for(
     }
 
 
-def test_an_argument_that_would_change_the_scores_is_refused(plain_flash_attn: Kernel) -> None:
+def test_an_argument_that_would_change_the_scores_is_refused(
+    plain_flash_attn: Kernel, plain_stream: Any
+) -> None:
     with pytest.raises(TypeError, match="s_aux"):
         varlen_attention.varlen_attention(
             torch.nn.Module(),
             *random_states(10),
             None,
             scaling=1.0,
-            segments=varlen_segments(make_segments(0, [10])),
+            segments=varlen_segments(plain_stream.segments(0, [10])),
             s_aux=torch.zeros(HEADS),
         )
 
@@ -316,12 +286,12 @@ def test_the_layout_and_what_was_settled_decide_the_function(
     assert base.config._attn_implementation == expected
 
 
-def test_tensors_follow_to_a_device() -> None:
-    there = varlen_segments(make_segments(20, [1, 3])).to("meta", non_blocking=True)
+def test_tensors_follow_to_a_device(plain_stream: Any) -> None:
+    there = varlen_segments(plain_stream.segments(20, [1, 3])).to("meta", non_blocking=True)
     assert there.keys is not None
     tensors = (there.query_ends, there.key_ends, there.keys.tokens, there.keys.prefix)
     assert {each.device.type for each in (*tensors, there.keys.suffixes)} == {"meta"}
-    assert varlen_segments(make_segments(0, [5])).to("meta").keys is None
+    assert varlen_segments(plain_stream.segments(0, [5])).to("meta").keys is None
 
 
 def opaque(kernel: Kernel) -> Kernel:

@@ -11,6 +11,8 @@ from exp.config.schema import AugmentConfig, OutputFormat
 from exp.data.augmentation.canon import learn_canon
 from exp.data.augmentation.chain import Augmenter, Variant, make_augmenter
 from exp.data.augmentation.lexicon import load_lexicon
+from exp.data.augmentation.renaming import string_fields
+from exp.data.output import encode_output
 from exp.data.sources.strict_json import BadJson, parse_json
 from exp.data.task import load_task
 from exp.errors import ConfigError, DataError
@@ -68,6 +70,8 @@ def _show_text(config: AugmentConfig, text: str, on: Sequence[str]) -> None:
         canon,
         config.seed,
         open_paraphrases([text], settings),
+        # Nor does it show which fields are of free choice.
+        string_fields(example.output),
     )
     alone = [(name, augmenter.alone(example, name)) for name in on]
     together = augmenter.variants(example, config.epoch, max(1, settings.factor - 1))
@@ -87,7 +91,10 @@ def _shown(variant: Variant) -> str:
         return NONE
     text = variant.text.strip(" ")
     before, _, behind = variant.text.partition(text) if text else ("", "", "")
-    return BLANK * len(before) + text + BLANK * len(behind)
+    shown = BLANK * len(before) + text + BLANK * len(behind)
+    if variant.output is None:
+        return shown
+    return f"{shown}  ->  {encode_output(variant.output, OutputFormat.json)}"
 
 
 def _read_output(config: AugmentConfig) -> Json:

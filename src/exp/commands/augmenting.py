@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
-from exp.config.schema import AugmentationConfig
+from exp.config.schema import AugmentationConfig, OutputFormat
 from exp.data.augmentation.canon import learn_canon
 from exp.data.augmentation.chain import Augmenter, make_augmenter
 from exp.data.augmentation.lexicon import load_lexicon
+from exp.data.augmentation.renaming import learn_free_fields
 from exp.data.task import Task
 
 
@@ -15,7 +16,8 @@ def open_augmenter(
     seed: int,
     paraphrases: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Augmenter | None:
-    """Read the lexicon, and learn from the training rows what the task does with case and accents.
+    """Read the lexicon, and learn from the training rows what the task does with case, accents and
+    names.
 
     Args:
         task: The task, with its training rows.
@@ -34,4 +36,8 @@ def open_augmenter(
         return None
     lexicon = load_lexicon(task.language, config.lexicon)
     canon = learn_canon(task.split("train"), task.output_format)
-    return make_augmenter(config, lexicon, task.output_format, canon, seed, paraphrases)
+    renames = config.renaming > 0 and task.output_format is OutputFormat.json
+    free_fields = learn_free_fields(task.split("train")) if renames else frozenset()
+    return make_augmenter(
+        config, lexicon, task.output_format, canon, seed, paraphrases, free_fields
+    )

@@ -141,7 +141,7 @@ IDLE: dict[str, Idle] = {
     **{
         f"augmentation.{name}": _NOT_AUGMENTED
         for name in (
-            *("max_strategies", "strength", "lexicon"),
+            *("max_strategies", "strength", "renaming", "lexicon"),
             *(f"strategies.{strategy}" for strategy in StrategiesConfig.__dataclass_fields__),
         )
     },

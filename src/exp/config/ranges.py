@@ -110,6 +110,7 @@ RULES: dict[str, Rule] = {
     "augmentation.factor": (lambda value: 1 <= value <= 4, "from 1 to 4"),
     "augmentation.max_strategies": at_least(1),
     "augmentation.strength": (lambda value: 0 < value <= 1, "more than 0 and at most 1"),
+    "augmentation.renaming": (lambda value: 0 <= value <= 1, "from 0 to 1"),
     **{
         f"augmentation.strategies.{name}": at_least(0)
         for name in StrategiesConfig.__dataclass_fields__

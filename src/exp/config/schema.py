@@ -458,6 +458,9 @@ class AugmentationConfig(Section):
     """Strategies that make one variant, at the most."""
     strength: float = 0.3
     """Share of its places in a text that a strategy changes, 0 to 1; at least one."""
+    renaming: float = 0.0
+    """Share of variants in which values of free choice (names, say) become made-up words, in the
+    text and in the answer alike: what was never seen can only be copied, not looked up."""
     lexicon: str | None = None
     """A TOML file that adds words to the shipped lexicon of task.language, or stands in for one."""
     back_translation: BackTranslationConfig = field(default_factory=BackTranslationConfig)

@@ -96,17 +96,21 @@ class StepDataset(Dataset[StepBatches]):
         members = np.asarray(_members(step), dtype=np.int64)
         lengths = np.asarray([served[member].num_tokens for member in members.tolist()], np.int64)
         order = np.argsort(lengths, kind="stable")
-        num_labels = step.num_labels
-        if self._loss is LossOn.text:
-            # Inputs carry loss, so the labels of all ranks are needed; completions never change.
-            whole = _members(self._whole.step(step.number))
-            others = [member for member in whole if member not in served]
-            assert self._variants is not None
-            everyone = {**served, **self._variants.serve(step.epoch, others)}
-            all_lengths = np.asarray([everyone[member].num_tokens for member in whole], np.int64)
-            num_labels = int(count_labels(all_lengths, all_lengths, self._loss).sum())
         cut = self._plan.cut(members[order], lengths[order])
-        return replace(step, micro_batches=cut, num_labels=num_labels)
+        return replace(step, micro_batches=cut, num_labels=self._count_labels(step, served))
+
+    def _count_labels(self, step: Step, served: Mapping[int, Served]) -> int:
+        """Count the labels of all ranks, where variants have others than their rows."""
+        assert self._variants is not None
+        if self._loss is LossOn.completion and not self._variants.augmenter.renaming:
+            return step.num_labels
+        whole = _members(self._whole.step(step.number))
+        others = [member for member in whole if member not in served]
+        everyone = {**served, **self._variants.serve(step.epoch, others)}
+        rendered = [everyone[member] for member in whole]
+        lengths = np.asarray([one.num_tokens for one in rendered], np.int64)
+        completions = np.asarray([len(one.rendered.completion_ids) for one in rendered], np.int64)
+        return int(count_labels(lengths, completions, self._loss).sum())
 
     @cached_property
     def _whole(self) -> BatchPlan:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from exp.config.schema import Layout, LossOn, OutputFormat
+from exp.data.augmentation import chain
 from exp.data.augmentation.canon import Canon
 from exp.data.augmentation.served import Variants
 from exp.data.datamodule import StepDataModule, StepDataset
@@ -33,7 +34,7 @@ ROWS = [
 def parts(augmenter):
     """The plan, the store and the variants of seven rows."""
 
-    def build(loss=LossOn.completion, micro_batch_tokens=600):
+    def build(loss=LossOn.completion, micro_batch_tokens=600, renaming=0.0):
         renderer = Renderer(byte_chat_format(), "Write JSON.", OutputFormat.json, None)
         store = tokenise(ROWS, "rows", renderer)
         plan = BatchPlan(
@@ -48,7 +49,7 @@ def parts(augmenter):
             max_steps=None,
             seed=0,
         ).times(FACTOR)
-        of = augmenter(canon=Canon(folds_case=True, folds_accents=True))
+        of = augmenter(canon=Canon(folds_case=True, folds_accents=True), renaming=renaming)
         rows = np.arange(len(ROWS))
         variants = Variants(store, rows, ROWS, renderer, of, FACTOR, 10_000)
         return plan, store, Selection(rows, ()), variants
@@ -97,6 +98,25 @@ def test_the_labels_of_a_step_are_those_of_all_ranks_together(parts, loss):
         ]
         labels = sum(len(part.labels) for rank in ranks for part in rank.batches)
         assert [rank.step.num_labels for rank in ranks] == [labels, labels]
+
+
+def longer(passage, grounding, example, free, rng):
+    """Stands for a renaming whose name takes more tokens."""
+    return replace(example, output={**example.output, "name": "x" * (1 + example.output["n"])})
+
+
+def test_labels_are_counted_as_they_are_where_variants_have_answers_of_their_own(
+    parts, monkeypatch
+):
+    monkeypatch.setattr(chain, "rename", longer)
+    planned = counted = 0
+    for number in range(6):
+        ranks = [dataset(parts(renaming=1.0), rank=rank, world_size=2)[number] for rank in range(2)]
+        labels = sum(len(part.labels) for rank in ranks for part in rank.batches)
+        assert [rank.step.num_labels for rank in ranks] == [labels, labels]
+        counted += labels
+        planned += dataset(parts())[number].step.num_labels
+    assert counted > planned
 
 
 @pytest.mark.parametrize("tokens", [200, 600])

@@ -1,5 +1,6 @@
 """Variants as token ids: how many, which, and what stands in where there is none."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from exp.config.schema import Layout, OutputFormat, Pacing
 from exp.data.augmentation.canon import Canon
 from exp.data.augmentation.chain import STRATEGIES
 from exp.data.augmentation.served import Tally, Variants, longest_variant
+from exp.data.augmentation.words import fold
 from exp.data.curriculum import Curriculum
 from exp.data.draws import Draws
 from exp.data.plan import BatchPlan
@@ -63,6 +65,18 @@ def test_variant_zero_is_the_row_and_all_have_its_completion(variants):
         for example in others:
             assert example.rendered.completion_ids == first.rendered.completion_ids
             assert example.rendered.prompt_ids[: len(of.store.head_ids)] == of.store.head_ids
+
+
+def test_a_renamed_variant_has_the_completion_of_its_own_answer(variants):
+    of = variants(renaming=1.0, free_fields=frozenset({("producto",)}))
+    names = {row.output["producto"] for row in ROWS}
+    for member, example in of.serve(0, range(18)).items():
+        text = text_of(of, example)
+        output = json.loads(of.renderer.decode(example.rendered.completion_ids))
+        row = ROWS[member // 3].output
+        assert {**output, "producto": ""} == {**row, "producto": ""}
+        assert (output["producto"] in names) == (member % 3 == 0)
+        assert fold(output["producto"]) in fold(text)
 
 
 def test_an_example_depends_on_its_epoch_and_number_alone(variants):

@@ -1,7 +1,7 @@
 """From an example to its variants: strategies in a chain, drawn by name, checked at the end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from exp.config.schema import AugmentationConfig, OutputFormat
@@ -15,12 +15,13 @@ from exp.data.augmentation.lexicon import Lexicon
 from exp.data.augmentation.number_format import number_format
 from exp.data.augmentation.passage import Passage
 from exp.data.augmentation.punctuation import punctuation
+from exp.data.augmentation.renaming import RENAMING, Path, rename
 from exp.data.augmentation.synonyms import synonyms
 from exp.data.augmentation.target import read_target
 from exp.data.augmentation.typos import typos
 from exp.data.augmentation.whitespace import whitespace
 from exp.data.augmentation.word_order import word_order
-from exp.records import Example
+from exp.records import Example, Json
 
 Strategy = Callable[[Passage, Random, float], str]
 """Gets a text, random numbers, and the share of places to change; returns the text anew."""
@@ -49,11 +50,13 @@ class Variant:
         text: The wording.
         strategies: What made it.
         num_rejected: Draws before it that lost something of the answer.
+        output: The answer, where names in it were changed; None where it is the row's.
     """
 
     text: str | None
     strategies: tuple[str, ...] = ()
     num_rejected: int = 0
+    output: Json = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Augmenter:
         strength: Share of its places that a strategy changes.
         canon: What the task does with case and accents.
         chain: The strategies by name, in the order in which they are applied.
+        renaming: Share of variants in which values of free choice are renamed first.
+        free_fields: Where such values stand.
     """
 
     weights: Mapping[str, float]
@@ -76,6 +81,8 @@ class Augmenter:
     canon: Canon
     seed: int
     chain: Mapping[str, Strategy] = field(default_factory=lambda: STRATEGIES)
+    renaming: float = 0.0
+    free_fields: frozenset[Path] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -96,7 +103,10 @@ class Augmenter:
         taken, made = {example.input}, []
         for number in range(1, count + 1):
             rng = random_of(self.seed, epoch, number, example.id)
-            variant = self._draw(original, grounding, taken, rng)
+            variant = None
+            if self.renaming and rng.random() < self.renaming:
+                variant = self._draw_renamed(original, grounding, example, taken, rng)
+            variant = variant or self._draw(original, grounding, taken, rng)
             made.append(variant)
             if variant.text is not None:
                 taken.add(variant.text)
@@ -107,6 +117,27 @@ class Augmenter:
         original = self.open(example)
         rng = random_of(self.seed, strategy, example.id)
         return self._draw(original, ground(original), {example.input}, rng, only=strategy)
+
+    def _draw_renamed(
+        self,
+        original: Passage,
+        grounding: Grounding,
+        example: Example,
+        taken: set[str],
+        rng: Random,
+    ) -> Variant | None:
+        """Make a variant of the example under other names; None where it cannot have any."""
+        renamed = rename(original, grounding, example, self.free_fields, rng)
+        if renamed is None:
+            return None
+        passage = self.open(renamed)
+        variant = self._draw(passage, ground(passage), taken, rng)
+        return replace(
+            variant,
+            text=variant.text or renamed.input,
+            strategies=(RENAMING, *variant.strategies),
+            output=renamed.output,
+        )
 
     def _draw(
         self,
@@ -151,6 +182,7 @@ def make_augmenter(
     canon: Canon,
     seed: int,
     paraphrases: Mapping[str, tuple[str, ...]] | None = None,
+    free_fields: frozenset[Path] = frozenset(),
 ) -> Augmenter:
     """Put together what the configuration says.
 
@@ -161,6 +193,7 @@ def make_augmenter(
         canon: What the task does with case and accents.
         seed: Of all random choices.
         paraphrases: Text -> its back-translations. None: back-translation is off.
+        free_fields: Fields whose values may be renamed.
     """
     chain = STRATEGIES
     if paraphrases is not None:
@@ -168,5 +201,14 @@ def make_augmenter(
         chain = {BACK_TRANSLATION: BackTranslation(paraphrases), **STRATEGIES}
     weights = {name: getattr(config.strategies, name) for name in chain}
     return Augmenter(
-        weights, config.max_strategies, config.strength, lexicon, output_format, canon, seed, chain
+        weights,
+        config.max_strategies,
+        config.strength,
+        lexicon,
+        output_format,
+        canon,
+        seed,
+        chain,
+        config.renaming,
+        free_fields,
     )

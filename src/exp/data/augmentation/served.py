@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from exp.data.augmentation.chain import Augmenter
+from exp.data.augmentation.chain import Augmenter, Variant
 from exp.data.render import Renderer
 from exp.data.tokens import TokenStore
 from exp.records import Example, Rendered
@@ -109,7 +109,7 @@ class Variants:
         for member in dict.fromkeys(members):
             wanted.setdefault(member // self.factor, []).append(member % self.factor)
         served: dict[int, Served] = {}
-        drawn: list[tuple[int, int, str, int]] = []
+        drawn: list[tuple[int, int, Variant]] = []
         for place, numbers in wanted.items():
             row = int(self.rows[place])
             made = []
@@ -117,21 +117,27 @@ class Variants:
                 made = self.augmenter.variants(self.examples[row], epoch, count)
             for number in numbers:
                 member = place * self.factor + number
-                text = made[number - 1].text if number else None
-                num_rejected = made[number - 1].num_rejected if number else 0
-                if text is None:
-                    served[member] = self._row(row, number, num_rejected, exhausted=number > 0)
+                variant = made[number - 1] if number else Variant(None)
+                if variant.text is None:
+                    served[member] = self._row(
+                        row, number, variant.num_rejected, exhausted=number > 0
+                    )
                 else:
-                    drawn.append((member, row, text, num_rejected))
-        prompts = self.renderer.render_prompts([text for _, _, text, _ in drawn])
-        for (member, row, _, num_rejected), prompt in zip(drawn, prompts, strict=True):
+                    drawn.append((member, row, variant))
+        worded = [Example("", variant.text or "", variant.output) for _, _, variant in drawn]
+        rendered = self.renderer.render(worded)
+        for (member, row, variant), one in zip(drawn, rendered, strict=True):
             number = member % self.factor
-            completion = self.store[row].completion_ids
-            if len(prompt) + len(completion) > self.max_tokens:
-                served[member] = self._row(row, number, num_rejected, overlong=True)
+            completion = one.completion_ids or self.store[row].completion_ids
+            if len(one.prompt_ids) + len(completion) > self.max_tokens:
+                served[member] = self._row(row, number, variant.num_rejected, overlong=True)
             else:
-                rendered = Rendered(prompt, completion)
-                served[member] = Served(self._id(row, number), rendered, True, num_rejected)
+                served[member] = Served(
+                    self._id(row, number),
+                    Rendered(one.prompt_ids, completion),
+                    True,
+                    variant.num_rejected,
+                )
         return served
 
     def _row(

@@ -1,0 +1,165 @@
+"""Made-up names: values of free choice become other words, in the text and in the answer alike.
+
+A small model learns the few hundred names of its training rows by heart and then looks new ones up
+among them. A name that nobody has ever seen can only be copied. Letters change where the value and
+every place that it stands at in the text agree, so that what the answer does to a name (it may put
+it in the singular, or mend its accents) is the same as before.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, takewhile
+from random import Random
+
+from exp.config.schema import OutputFormat
+from exp.data.augmentation.grounding import Grounding, ground, preserves
+from exp.data.augmentation.passage import Passage
+from exp.data.augmentation.target import read_target
+from exp.data.augmentation.words import Word, gaps, join, split_words
+from exp.records import Example, Json
+
+RENAMING = "renaming"
+
+SAMPLE = 2000
+"""Rows that are looked at."""
+MOST_LISTED = 50
+"""A field with more distinct strings than this is one of free choice."""
+
+_SHORTEST_STEM = 3
+_CHANGED = 0.35
+"""Share of the letters in question that change; at least one does."""
+_ALIKE = ("aeiou", "bcdfglmnprstvz")
+"""Letters that may stand for each other, so that a word can still be said."""
+
+Path = tuple[str, ...]
+
+
+def learn_free_fields(examples: Iterable[Example]) -> frozenset[Path]:
+    """Find the fields whose strings are of free choice, by how many different ones they have."""
+    seen: defaultdict[Path, set[str]] = defaultdict(set)
+    for example in islice(examples, SAMPLE):
+        for path, value in _strings(example.output):
+            seen[path].add(value)
+    return frozenset(path for path, values in seen.items() if len(values) > MOST_LISTED)
+
+
+def string_fields(output: Json) -> frozenset[Path]:
+    """All fields of an answer that have strings."""
+    return frozenset(path for path, _ in _strings(output))
+
+
+def rename(
+    passage: Passage, grounding: Grounding, example: Example, free: frozenset[Path], rng: Random
+) -> Example | None:
+    """Rename the values of an example that its text spells out.
+
+    Args:
+        passage: The example's text, looked at.
+        grounding: What of its answer is found there.
+        example: The row.
+        free: Fields whose values may change.
+        rng: Random numbers.
+
+    Returns:
+        None where nothing can be renamed, or where the answer could not be read any more.
+    """
+    values = [value for path, value in _strings(example.output) if path in free]
+    others = {value for path, value in _strings(example.output) if path not in free}
+    written = [word.text for word in passage.words]
+    renamed: dict[str, str] = {}
+    touched: set[int] = set()
+    for value in dict.fromkeys(values):
+        firsts = [first for (first, _), found in passage.places if found == value]
+        parts = split_words(value)
+        own = {first + number for first in firsts for number in range(len(parts))}
+        if not firsts or value in others or own & touched:
+            continue
+        texts = [part.text for part in parts]
+        for number, part in enumerate(parts):
+            places = [first + number for first in firsts]
+            letters = _other_letters(part, [passage.words[place] for place in places], rng)
+            texts[number] = _with_letters(part.text, letters)
+            for place in places:
+                written[place] = _with_letters(written[place], letters)
+        name = join(texts, gaps(value, parts))
+        if name != value:
+            renamed[value] = name
+            touched |= own
+    if not renamed:
+        return None
+    output = _renamed(example.output, renamed, free)
+    text = join(written, passage.gaps)
+    target = read_target(output, OutputFormat.json)
+    found = ground(replace(passage, text=text, target=target))
+    if not preserves(_as_named(grounding, renamed), found, target.ordered):
+        return None
+    return Example(example.id, text, output, example.meta)
+
+
+def _strings(output: Json, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    if isinstance(output, dict):
+        for key, value in output.items():
+            yield from _strings(value, (*path, key))
+    elif isinstance(output, list):
+        for value in output:
+            yield from _strings(value, (*path, "[]"))
+    elif isinstance(output, str):
+        yield path, output
+
+
+def _renamed(
+    output: Json, names: Mapping[str, str], free: frozenset[Path], path: Path = ()
+) -> Json:
+    if isinstance(output, dict):
+        return {key: _renamed(value, names, free, (*path, key)) for key, value in output.items()}
+    if isinstance(output, list):
+        return [_renamed(value, names, free, (*path, "[]")) for value in output]
+    if isinstance(output, str) and path in free:
+        return names.get(output, output)
+    return output
+
+
+def _other_letters(part: Word, found: Sequence[Word], rng: Random) -> dict[int, str]:
+    """Draw new letters, by place, where a word of a value and all its occurrences agree."""
+    words = [part, *found]
+    letters_side_by_side = zip(*(word.folded for word in words), strict=False)
+    same = takewhile(lambda letters: len(set(letters)) == 1, letters_side_by_side)
+    stem = "".join(letters[0] for letters in same)
+    # Folding may change the length of a word, and then places do not correspond.
+    if len(stem) < _SHORTEST_STEM or any(len(word.text) != len(word.folded) for word in words):
+        return {}
+    places = [
+        place
+        for place, letter in enumerate(stem)
+        if any(letter in kind for kind in _ALIKE)
+        and all(word.text[place].lower() == letter for word in words)
+    ]
+    chosen = rng.sample(places, max(1, round(_CHANGED * len(places)))) if places else []
+    letters = {}
+    for place in chosen:
+        kind = next(kind for kind in _ALIKE if stem[place] in kind)
+        letters[place] = rng.choice(kind.replace(stem[place], ""))
+    return letters
+
+
+def _with_letters(word: str, letters: Mapping[int, str]) -> str:
+    return "".join(
+        letter
+        if place not in letters
+        else letters[place].upper()
+        if letter.isupper()
+        else letters[place]
+        for place, letter in enumerate(word)
+    )
+
+
+def _as_named(grounding: Grounding, names: Mapping[str, str]) -> Grounding:
+    def named(event: tuple[str, object]) -> tuple[str, object]:
+        kind, value = event
+        return (kind, names.get(value, value)) if isinstance(value, str) else event
+
+    return Grounding(
+        frozenset(named(event) for event in grounding.values),  # type: ignore[misc]
+        tuple(named(event) for event in grounding.events),  # type: ignore[misc]
+    )
