@@ -177,6 +177,15 @@ def test_a_gap_between_training_and_validation_asks_for_less_capacity(facts: Sco
     assert not [one for one in advice if one.startswith("training.epochs")]
 
 
+def test_where_wordings_vary_already_names_are_next() -> None:
+    known = replace(LOW, train_loss=0.001)
+    advice = typed(advise_low_score(config("augmentation=standard"), known))
+    assert "augmentation.renaming=1" in advice
+    assert "augmentation=standard" not in advice
+    renamed = config("augmentation=standard", "augmentation.renaming=0.5")
+    assert "augmentation.renaming=1" not in typed(advise_low_score(renamed, known))
+
+
 def test_a_score_that_still_rose_asks_for_longer_training() -> None:
     advice = typed(advise_low_score(config(), replace(LOW, improved_at_the_end=True)))
     assert advice[0] == "training.epochs=2"

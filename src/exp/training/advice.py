@@ -274,6 +274,11 @@ def _against_overfitting(config: TrainConfig) -> list[Advice]:
     advice = []
     if config.augmentation.factor == 1 and config.task.language is not None:
         advice.append(Advice("augmentation=standard", "more wordings of the same rows; audit them"))
+    names_are_known = config.augmentation.factor > 1 and config.augmentation.renaming == 0
+    if names_are_known and config.task.output_format is OutputFormat.json:
+        advice.append(
+            Advice("augmentation.renaming=1", "names that nobody has seen can only be copied")
+        )
     if config.lora.dropout < 0.1:
         advice.append(Advice("lora.dropout=0.1", "training rows are harder to learn by heart"))
     if config.training.patience is None:

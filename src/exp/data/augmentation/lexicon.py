@@ -125,7 +125,8 @@ def load_lexicon(language: str | None, path: str | None) -> Lexicon:
         raise ConfigError(
             f"There is no lexicon for task.language={language or 'null'}; shipped are: {known}.",
             where="task.language",
-            fix=f"task.language={shipped[0]}, or augmentation.lexicon=<a TOML file of your own>",
+            fix=f"task.language={shipped[0]}, augmentation.lexicon=<a TOML file of your own>, or "
+            "augmentation=none",
         )
     content: dict[str, Any] = {}
     if language in shipped:
