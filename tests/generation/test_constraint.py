@@ -136,6 +136,20 @@ def test_the_form_of_values_by_position_is_admitted(json_tokenizer, output):
     assert guide.complete
 
 
+def test_by_position_what_a_schema_says_elsewhere_is_held_to(json_tokenizer):
+    schema = {
+        "type": "object",
+        "properties": {"parts": {"type": "array", "items": {"$ref": "#/$defs/part of it"}}},
+        "additionalProperties": False,
+        "$defs": {"part of it": SCHEMA},
+    }
+    writing = open_writing(Notation.positional, OutputFormat.json, schema)
+    guide = Constraint(writing.grammar, json_tokenizer, (END,)).guide()
+    written = writing.write({"parts": [{"name": "a", "kind": "big"}]})
+    ids = json_tokenizer.encode(written, add_special_tokens=False).ids
+    assert guide._matcher.try_consume_tokens(ids) == len(ids)
+
+
 @pytest.mark.parametrize("text", ['[" abcde",null," big"]', '[" a"]', '[" a",[1,2,3]," big"]'])
 def test_other_values_by_position_are_refused(json_tokenizer, text):
     grammar = open_writing(Notation.positional, OutputFormat.json, SCHEMA).grammar

@@ -184,7 +184,7 @@ class Positional:
         return value
 
     def _grammar(self) -> dict[str, Any]:
-        names = {pointer: f"positional {number}" for number, pointer in enumerate(self._referred)}
+        names = {pointer: f"positional_{number}" for number, pointer in enumerate(self._referred)}
         definitions = {
             names[pointer]: self._schema_of(shape, names)
             for pointer, shape in self._referred.items()
