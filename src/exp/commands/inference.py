@@ -108,7 +108,7 @@ def _check_legend(run: RunDir, foundation: Foundation) -> None:
         return
     try:
         trained = json.loads(run.record.read_text(encoding="utf-8")).get("legend", legend)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return  # evaluation does not need run.json otherwise, and the report says what it lacks
     if trained != legend:
         raise ConfigError(
