@@ -22,6 +22,9 @@ def make_model(model_type: str, dtype: torch.dtype) -> PreTrainedModel:
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **SIZES)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with torch.no_grad():
+        for weight in (each for each in model.parameters() if each.ndim == 1):
+            weight.normal_(std=0.3)  # a start of zeros or ones would hide how it is used
     return model.requires_grad_(False)
 
 
@@ -33,7 +36,9 @@ def logits_and_gradient(model: PreTrainedModel, embeds: Tensor) -> tuple[Tensor,
     return logits.detach(), embeds.grad
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "model_type", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fused_model_gives_the_same_logits_and_gradients(
     model_type: str, dtype: torch.dtype
@@ -55,10 +60,23 @@ def test_every_norm_and_mlp_of_a_llama_is_fused() -> None:
     assert fuse_elementwise(model) == 2 * 2 + 1 + 2  # norms of two layers, the last one, two MLPs
 
 
-def test_norm_that_computes_something_else_is_left_alone() -> None:
-    """Gemma multiplies by 1 + weight."""
+def test_every_norm_and_mlp_of_a_gemma_is_fused() -> None:
+    """Its norms multiply by 1 + weight, in fp32, and its gates are GELUs."""
     model = make_model("gemma3_text", torch.float32)
-    assert fuse_elementwise(model) == 0
+    assert fuse_elementwise(model) == 2 * (4 + 2) + 1 + 2
+
+
+def test_norm_that_computes_something_else_is_left_alone() -> None:
+    class OddRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8), requires_grad=False)
+            self.eps = 1e-6
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.weight * x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt() + 0.5
+
+    assert fuse_elementwise(OddRMSNorm()) == 0
 
 
 def test_norm_with_a_trainable_weight_is_left_alone() -> None:

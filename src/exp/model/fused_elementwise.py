@@ -7,28 +7,74 @@ the gradient needs. They replace only what a probe finds to be equal.
 """
 
 import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+GATED_MLPS = (
+    *("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"),
+    *("GemmaMLP", "Gemma2MLP", "Gemma3MLP"),
+)
+"""Classes whose forward was read: down(act(gate(x)) * up(x))."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Activation:
+    """A gate's activation.
+
+    Attributes:
+        classes: What transformers calls the modules that compute it.
+        value: Of the gate.
+        backward: (gradient, gate) -> the gate's gradient.
+    """
+
+    classes: tuple[str, ...]
+    value: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+def _gelu_tanh(gate: Tensor) -> Tensor:
+    return functional.gelu(gate, approximate="tanh")
+
+
+def _gelu_tanh_backward(gradient: Tensor, gate: Tensor) -> Tensor:
+    back: Tensor = torch.ops.aten.gelu_backward(gradient, gate, approximate="tanh")
+    return back
+
+
+ACTIVATIONS: Mapping[str, _Activation] = {
+    "silu": _Activation(
+        ("SiLU", "SiLUActivation"), functional.silu, torch.ops.aten.silu_backward.default
+    ),
+    "gelu_tanh": _Activation(("GELUTanh", "PytorchGELUTanh"), _gelu_tanh, _gelu_tanh_backward),
+}
+
 
 def fuse_elementwise(model: nn.Module) -> int:
-    """Replace the forwards of RMSNorms and SiLU-gated MLPs, where the result is the same.
+    """Replace the forwards of RMSNorms and gated MLPs, where the result is the same.
 
     Returns:
         The number of modules whose forward was replaced.
     """
     fused = 0
     for module in model.modules():
-        if _is_norm(module) and _agrees(module, _fused_norm, cast(Tensor, module.weight).shape[0]):
-            module.forward = types.MethodType(_fused_norm, module)
-            fused += 1
-        elif _is_gated_mlp(module):
-            module.forward = types.MethodType(_fused_mlp, module)
+        forward = _norm_forward(module) or _mlp_forward(module)
+        if forward is not None:
+            module.forward = types.MethodType(forward, module)
             fused += 1
     return fused
+
+
+def _norm_forward(module: nn.Module) -> Callable[..., Tensor] | None:
+    """Choose the forward that gives what an RMSNorm gives; None if it is none, or of its own."""
+    if not _is_norm(module):
+        return None
+    width = cast(Tensor, module.weight).shape[0]
+    return next((each for each in (_norm, _norm_around_one) if _agrees(module, each, width)), None)
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -38,26 +84,28 @@ def _is_norm(module: nn.Module) -> bool:
         and module.weight.ndim == 1
         and not module.weight.is_meta
         and not module.weight.requires_grad
-        and isinstance(getattr(module, "variance_epsilon", None), float)
+        and _epsilon(module) is not None
     )
 
 
-def _is_gated_mlp(module: nn.Module) -> bool:
+def _epsilon(norm: nn.Module) -> float | None:
+    """What the mean of squares is raised by; Llama and Gemma name it differently."""
+    found = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    return found if isinstance(found, float) else None
+
+
+def _mlp_forward(module: nn.Module) -> Callable[..., Tensor] | None:
+    """Choose the forward of a gated MLP; None if it is none that is known."""
     parts = ("gate_proj", "up_proj", "down_proj")
+    if type(module).__name__ not in GATED_MLPS:
+        return None
     if not all(isinstance(getattr(module, part, None), nn.Module) for part in parts):
-        return False
-    activation = getattr(module, "act_fn", None)
+        return None
     # Exactly the three projections and the activation: nothing else that a forward could use.
-    children = {name for name, _ in module.named_children()}
-    return (
-        (isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation")
-        and children <= {*parts, "act_fn"}
-        and type(module).__name__ in GATED_MLPS
-    )
-
-
-GATED_MLPS = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
-"""Classes whose forward was read: down(act(gate(x)) * up(x))."""
+    if not {name for name, _ in module.named_children()} <= {*parts, "act_fn"}:
+        return None
+    kind = type(getattr(module, "act_fn", None)).__name__
+    return next((_MLPS[name] for name, each in ACTIVATIONS.items() if kind in each.classes), None)
 
 
 @torch.no_grad()
@@ -69,19 +117,34 @@ def _agrees(module: nn.Module, candidate: Any, width: int) -> bool:
     return torch.equal(module(x), candidate(module, x))
 
 
-def _fused_norm(self: nn.Module, x: Tensor) -> Tensor:
-    normed: Tensor = _RmsNorm.apply(x, self.weight, self.variance_epsilon)
+def _norm(self: nn.Module, x: Tensor) -> Tensor:
+    normed: Tensor = _RmsNorm.apply(x, self.weight, _epsilon(self))
     return normed
 
 
-def _fused_mlp(self: nn.Module, x: Tensor) -> Tensor:
-    gated = _SiluGate.apply(self.gate_proj(x), self.up_proj(x))  # type: ignore[operator]
-    projected: Tensor = self.down_proj(gated)  # type: ignore[operator]
+def _norm_around_one(self: nn.Module, x: Tensor) -> Tensor:
+    normed: Tensor = _RmsNormAroundOne.apply(x, self.weight, _epsilon(self))
+    return normed
+
+
+def _silu_mlp(self: nn.Module, x: Tensor) -> Tensor:
+    return _gated(self, x, "silu")
+
+
+def _gelu_tanh_mlp(self: nn.Module, x: Tensor) -> Tensor:
+    return _gated(self, x, "gelu_tanh")
+
+
+_MLPS: Mapping[str, Callable[..., Tensor]] = {"silu": _silu_mlp, "gelu_tanh": _gelu_tanh_mlp}
+
+
+def _gated(mlp: Any, x: Tensor, activation: str) -> Tensor:
+    projected: Tensor = mlp.down_proj(_Gate.apply(mlp.gate_proj(x), mlp.up_proj(x), activation))
     return projected
 
 
 class _RmsNorm(torch.autograd.Function):
-    """weight * x / rms(x), rounded where transformers rounds. The weight is frozen."""
+    """weight * x / rms(x), rounded where transformers rounds for Llama. The weight is frozen."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -95,23 +158,44 @@ class _RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         normed, scale, weight = ctx.saved_tensors
         gradient = (grad_outputs[0] * weight).float()
-        wide = normed.float()
-        along = (gradient * wide).mean(-1, keepdim=True)
-        return gradient.addcmul_(wide, along, value=-1).mul_(scale).to(normed.dtype), None, None
+        return _norm_gradient(gradient, normed.float(), scale).to(normed.dtype), None, None
 
 
-class _SiluGate(torch.autograd.Function):
-    """silu(gate) * up, keeping its two inputs only."""
+class _RmsNormAroundOne(torch.autograd.Function):
+    """(1 + weight) * x / rms(x) in fp32 up to its result, as Gemma has it. The weight is frozen."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+        ctx.save_for_backward(x, scale, weight)
+        return (wide * scale * (1.0 + weight.float())).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, weight = ctx.saved_tensors
+        gradient = grad_outputs[0] * (1.0 + weight.float())
+        return _norm_gradient(gradient, x * scale, scale).to(x.dtype), None, None
+
+
+def _norm_gradient(gradient: Tensor, normed: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of x, written over that of its normed values; all in fp32."""
+    along = (gradient * normed).mean(-1, keepdim=True)
+    return gradient.addcmul_(normed, along, value=-1).mul_(scale)
+
+
+class _Gate(torch.autograd.Function):
+    """activation(gate) * up, keeping its two inputs only."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: str) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return functional.silu(gate).mul_(up)
+        ctx.activation = activation
+        return ACTIVATIONS[activation].value(gate).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         gate, up = ctx.saved_tensors
-        gradient = grad_outputs[0]
-        grad_up = functional.silu(gate).mul_(gradient)
-        grad_gate = torch.ops.aten.silu_backward(gradient * up, gate)
-        return grad_gate, grad_up
+        gradient, activation = grad_outputs[0], ACTIVATIONS[ctx.activation]
+        grad_up = activation.value(gate).mul_(gradient)
+        return activation.backward(gradient * up, gate), grad_up, None

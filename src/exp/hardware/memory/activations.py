@@ -125,7 +125,7 @@ def activations(setup: Setup, batch: MicroBatch, *, gradients: bool) -> Activati
     upper += attention.kept
     output = _inputs(setup, tokens, ("o_proj",), sizes.queries)
     product = _inputs(setup, tokens, ("down_proj",), sizes.intermediate)
-    lower = norm + _inputs(setup, tokens, GATED, sizes.hidden) + (2 if sizes.fused else 3) * wide
+    lower = norm + _inputs(setup, tokens, GATED, sizes.hidden) + 2 * wide
     layer = upper + output + lower + product + (sizes.norms - 2) * norm
 
     rotary = 2 * tokens * sizes.head_dim * item * sizes.rotations + attention.indices
@@ -146,7 +146,7 @@ def activations(setup: Setup, batch: MicroBatch, *, gradients: bool) -> Activati
     done = 0 if gradients else (sizes.layers - 1) * adapter
     below = rows + setup.dequantised + max(below_last, below_first + done)
     own = adapter_parameters(setup.among("down_proj"), setup.rank) * FP32
-    mlp = layer - product + hidden + (4 if sizes.fused else 3) * wide + own * (not gradients)
+    mlp = layer - product + hidden + 4 * wide + own * (not gradients)
     # The adapter of the last linear layer: the gradient of its input; with dropout also the mask in
     # the type of that input, and what it leaves of it.
     down = layer + 2 * hidden + (1 + 2 * setup.dropout) * wide
@@ -191,8 +191,8 @@ def _inputs(setup: Setup, tokens: int, names: tuple[str, ...], width: int) -> in
 
 
 def _norm(setup: Setup, elements: int, rows: int) -> int:
-    """What a norm keeps: the normed input and one scale a row; unfused, the input in fp32."""
-    return elements * (setup.itemsize if setup.sizes.fused else FP32) + rows * FP32
+    """What a norm keeps: its input, normed or not, and one scale a row."""
+    return elements * setup.itemsize + rows * FP32
 
 
 def _head_norms(setup: Setup, tokens: int) -> int:

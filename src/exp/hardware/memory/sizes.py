@@ -46,7 +46,6 @@ class ModelSizes:
         keys: Width of all key heads together; values have the same.
         norms: Norms of a layer over the hidden width: two, or four in later Gemmas.
         head_norms: Whether queries and keys are normed per head.
-        fused: Whether norms and MLP have the fused forwards of `model/fused_elementwise.py`.
         rotations: Kinds of rotary embeddings, each with tables of its own.
     """
 
@@ -61,7 +60,6 @@ class ModelSizes:
     tied: bool
     norms: int
     head_norms: bool
-    fused: bool
     rotations: int
     linears: tuple[Linear, ...]
 
@@ -150,7 +148,6 @@ def read_sizes(architecture: Mapping[str, Any], model: str) -> ModelSizes:
         tied=kind in GEMMA3 if tied is None else bool(tied),
         norms=4 if kind in GEMMA3 else 2,
         head_norms=kind in NORMED_HEADS,
-        fused=kind not in GEMMA3,
         rotations=2 if kind in GEMMA3 else 1,
         linears=(
             Linear("q_proj", hidden, queries, qkv_bias),
