@@ -26,7 +26,9 @@ SAMPLE = 2000
 MOST_LISTED = 50
 """A field with more distinct strings than this is one of free choice."""
 
-_SHORTEST_STEM = 3
+_SHORTEST_STEM = 4
+_KEPT_ENDING = 2
+"""Last letters of a stem that stay: how a word is put in the singular depends on them."""
 _CHANGED = 0.35
 """Share of the letters in question that change; at least one does."""
 _ALIKE = ("aeiou", "bcdfglmnprstvz")
@@ -39,14 +41,14 @@ def learn_free_fields(examples: Iterable[Example]) -> frozenset[Path]:
     """Find the fields whose strings are of free choice, by how many different ones they have."""
     seen: defaultdict[Path, set[str]] = defaultdict(set)
     for example in islice(examples, SAMPLE):
-        for path, value in _strings(example.output):
+        for path, value in string_values(example.output):
             seen[path].add(value)
     return frozenset(path for path, values in seen.items() if len(values) > MOST_LISTED)
 
 
 def string_fields(output: Json) -> frozenset[Path]:
     """All fields of an answer that have strings."""
-    return frozenset(path for path, _ in _strings(output))
+    return frozenset(path for path, _ in string_values(output))
 
 
 def rename(
@@ -64,8 +66,8 @@ def rename(
     Returns:
         None where nothing can be renamed, or where the answer could not be read any more.
     """
-    values = [value for path, value in _strings(example.output) if path in free]
-    others = {value for path, value in _strings(example.output) if path not in free}
+    values = [value for path, value in string_values(example.output) if path in free]
+    others = {value for path, value in string_values(example.output) if path not in free}
     written = [word.text for word in passage.words]
     renamed: dict[str, str] = {}
     touched: set[int] = set()
@@ -97,13 +99,13 @@ def rename(
     return Example(example.id, text, output, example.meta)
 
 
-def _strings(output: Json, path: Path = ()) -> Iterator[tuple[Path, str]]:
+def string_values(output: Json, path: Path = ()) -> Iterator[tuple[Path, str]]:
     if isinstance(output, dict):
         for key, value in output.items():
-            yield from _strings(value, (*path, key))
+            yield from string_values(value, (*path, key))
     elif isinstance(output, list):
         for value in output:
-            yield from _strings(value, (*path, "[]"))
+            yield from string_values(value, (*path, "[]"))
     elif isinstance(output, str):
         yield path, output
 
@@ -131,7 +133,7 @@ def _other_letters(part: Word, found: Sequence[Word], rng: Random) -> dict[int, 
         return {}
     places = [
         place
-        for place, letter in enumerate(stem)
+        for place, letter in enumerate(stem[:-_KEPT_ENDING])
         if any(letter in kind for kind in _ALIKE)
         and all(word.text[place].lower() == letter for word in words)
     ]
