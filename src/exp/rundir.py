@@ -43,6 +43,10 @@ class RunDir:
         return self.path / "template.safetensors"
 
     @property
+    def grounding(self) -> Path:
+        return self.path / "grounding.json"
+
+    @property
     def scores(self) -> Path:
         return self.path / "scores.json"
 

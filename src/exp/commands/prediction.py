@@ -1,12 +1,15 @@
 """How completions are made: settings closed, a predictor with its place in the cache; no torch."""
 
+import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exp.commands.foundation import Foundation
 from exp.config.schema import Accelerator, Constrain, Strategy
+from exp.data.notation import open_writing
+from exp.errors import ConfigError
 from exp.generation.cache.store import PredictionCache
 from exp.generation.context import key_context
 from exp.generation.predictor import Predictor
@@ -14,6 +17,11 @@ from exp.generation.settings import CPU_SLOTS, GPU_SLOTS, GenerationSettings, fo
 from exp.generation.template import read_template
 from exp.rundir import RunDir
 from exp.training.checkpoint import ADAPTER, ADAPTER_CONFIG
+
+if TYPE_CHECKING:
+    from exp.generation.constraint import Constraint
+
+log = logging.getLogger(__name__)
 
 
 def cached_predictor(
@@ -23,6 +31,7 @@ def cached_predictor(
     checkpoint: Path | None,
     label: str,
     run: RunDir | None = None,
+    grounding: RunDir | None = None,
 ) -> Predictor:
     """Build the predictor of the base model, or of the base with a checkpoint's adapter.
 
@@ -32,9 +41,10 @@ def cached_predictor(
         cache: Where predictions are kept; None for nowhere.
         checkpoint: Folder of the adapter; None for the base model.
         label: What the predictions are called in `exp cache info`.
-        run: Keeps the template of the training completions.
+        run: Keeps the template of the training completions, and the words of its answers.
+        grounding: Keeps the latter, where there is no run.
     """
-    settings = generation_settings(foundation, config, run)
+    settings = generation_settings(foundation, config, run, grounding)
     adapter = [] if checkpoint is None else [checkpoint / ADAPTER, checkpoint / ADAPTER_CONFIG]
     context = key_context(
         model=config.model,
@@ -49,7 +59,10 @@ def cached_predictor(
 
 
 def generation_settings(
-    foundation: Foundation, config: Any, run: RunDir | None = None
+    foundation: Foundation,
+    config: Any,
+    run: RunDir | None = None,
+    grounding: RunDir | None = None,
 ) -> GenerationSettings:
     """Close the generation settings: stop tokens, slots, schema, and what completions look like.
 
@@ -57,9 +70,11 @@ def generation_settings(
         foundation: Device, task, tokenizer.
         config: Its `generation` has a token limit.
         run: Keeps the template of the training completions; None drafts from the input alone.
+        grounding: The run that knows the words of answers; None: the same.
 
     Raises:
-        ConfigError: The schema says something that decoding cannot be held to.
+        ConfigError: The schema says something that decoding cannot be held to, or grounded decoding
+            has no run to learn from.
     """
     generation, renderer = config.generation, foundation.renderer
     on_cpu = foundation.hardware.accelerator is Accelerator.cpu
@@ -70,12 +85,8 @@ def generation_settings(
     )
     if generation.strategy is not Strategy.greedy:
         return settings
-    if generation.constrain is Constrain.schema:
-        from exp.generation.constraint import Constraint
-
-        grammar = renderer.writing.grammar
-        assert grammar is not None
-        constraint = Constraint(grammar, renderer.tokenizer, renderer.stop_ids)
+    if generation.constrain is not Constrain.none:
+        constraint = open_constraint(foundation, generation.constrain, grounding or run)
         settings = replace(settings, constraint=constraint)
     if generation.drafting:
         known = run is not None and run.template.is_file()
@@ -85,3 +96,48 @@ def generation_settings(
             fold=partial(fold_tokens, renderer.tokenizer),
         )
     return settings
+
+
+def open_constraint(
+    foundation: Foundation, constrain: Constrain, run: RunDir | None
+) -> "Constraint":
+    """Make what completions must obey.
+
+    Args:
+        foundation: Task and tokenizer.
+        constrain: schema or grounded.
+        run: Knows the words of its training answers.
+
+    Raises:
+        ConfigError: The schema says something that decoding cannot be held to, or there is no run.
+    """
+    from exp.generation.constraint import Constraint, GroundedConstraint
+    from exp.generation.grounded_schema import GroundedSchema
+    from exp.generation.grounding import read_grounding
+
+    task, renderer = foundation.task, foundation.renderer
+    grammar, vocabulary = renderer.writing.grammar, (renderer.tokenizer, renderer.stop_ids)
+    assert grammar is not None
+    assert task.schema is not None
+    if constrain is Constrain.schema:
+        return Constraint(grammar, *vocabulary)
+    if run is None:
+        raise ConfigError(
+            "generation.constrain=grounded needs a run, whose training rows tell how answers take "
+            "words from inputs.",
+            where="generation.constrain",
+            fix="run=<a run folder>, or generation.constrain=schema",
+        )
+    grounding = read_grounding(run.grounding)
+
+    def grammar_of(schema: dict[str, Any]) -> dict[str, Any]:
+        written = open_writing(task.notation, task.output_format, schema).grammar
+        assert written is not None
+        return written
+
+    grounded = GroundedSchema(task.schema, grounding, grammar_of)
+    for path in grounded.unreached:
+        log.warning("grounded decoding leaves %s free: the schema has no string there", path)
+    for path, share in grounding.left_free.items():
+        log.warning("grounded decoding leaves %s free: inputs lack %.0f%% of it", path, 100 * share)
+    return GroundedConstraint(grammar, grounded, renderer.read_input, *vocabulary)

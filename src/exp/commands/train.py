@@ -29,6 +29,7 @@ from exp.data.augmentation.chain import Augmenter
 from exp.data.selection import Selection
 from exp.data.tokens import TokenStore
 from exp.generation.cache.store import PredictionCache
+from exp.generation.grounding import learn_grounding, write_grounding
 from exp.generation.template import learn_template, write_template
 from exp.model.lora import attach_lora, set_adapter_weights
 from exp.model.merge import merged_for_inference
@@ -82,6 +83,8 @@ def _train(
     data = prepare_data(foundation, config, model, tokens, selection, augmenter)
     if in_first_process():
         write_template(run_dir.template, learn_template(tokens))
+        if task.schema is not None:
+            write_grounding(run_dir.grounding, learn_grounding(task.split("train")))
     session.note_derived(data.derived)
     print_derived(session.derived)
     limits = {"validation": config.training.validation_limit, "test": config.training.test_limit}
@@ -92,7 +95,9 @@ def _train(
     }
     with PredictionCache.from_config(config.cache) or nullcontext() as cache:
         if config.training.evaluate_base and in_first_process():
-            predictor = cached_predictor(foundation, config, cache, None, config.model.name)
+            predictor = cached_predictor(
+                foundation, config, cache, None, config.model.name, grounding=run_dir
+            )
             some = {
                 split: subset(rows, config.training.base_limit, config.seed)
                 for split, rows in examples.items()

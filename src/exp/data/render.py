@@ -110,6 +110,12 @@ class Renderer:
         encoded = self._plain.encode_batch_fast(list(inputs), add_special_tokens=False)
         return [(*self.head_ids, *row.ids, *self.tail_ids) for row in encoded]
 
+    def read_input(self, prompt: Sequence[int]) -> str:
+        """Give the input that a rendered prompt has between template and template."""
+        own = prompt[len(self.head_ids) : len(prompt) - len(self.tail_ids)]
+        text: str = self._plain.decode(list(own), skip_special_tokens=False)
+        return text
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Turn the ids of a completion into the task's text, without special tokens."""
         text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)

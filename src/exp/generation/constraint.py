@@ -6,7 +6,7 @@ schema's order, no free white space. What the grammar forces is written without 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from exp.errors import ConfigError, ModelError
+from exp.generation.grounded_schema import GroundedSchema
 
 COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 
@@ -61,8 +62,12 @@ class Constraint:
             )
         self._start = LLMatcher(self._vocabulary, self._grammar)
 
-    def guide(self) -> "Guide":
-        """Return the state of a completion that has not begun."""
+    def guide(self, prompt: Sequence[int] = ()) -> "Guide":
+        """Return the state of a completion that has not begun.
+
+        Args:
+            prompt: The row's; a schema that is the same for all rows does not ask for it.
+        """
         return Guide(self._start.deep_copy(), self._size)
 
     @cached_property
@@ -70,6 +75,45 @@ class Constraint:
         """Changes with anything that changes what is admitted or forced."""
         preimage = [self._schema, COMPACT, version("llguidance")]
         return hashlib.sha256(json.dumps(preimage).encode()).hexdigest()
+
+
+class GroundedConstraint(Constraint):
+    """A schema in which strings of free choice are words of the row's own input.
+
+    Args:
+        schema: As for every row; what a row may write obeys it, too.
+        grounded: Makes a row's schema of its input.
+        read_input: Gives the input that is in a prompt.
+        tokenizer: The model's.
+        stop_ids: Tokens that end a completion.
+
+    Raises:
+        ConfigError: The schema says something that a grammar cannot.
+        ModelError: llguidance does not know this kind of tokenizer.
+    """
+
+    def __init__(
+        self,
+        schema: dict[str, Any],
+        grounded: GroundedSchema,
+        read_input: Callable[[Sequence[int]], str],
+        tokenizer: Tokenizer,
+        stop_ids: Sequence[int],
+    ) -> None:
+        super().__init__(schema, tokenizer, stop_ids)
+        self._grounded, self._read_input = grounded, read_input
+
+    def guide(self, prompt: Sequence[int] = ()) -> "Guide":
+        """Return the state of a completion that has not begun, by the row's own schema."""
+        schema = self._grounded.of(self._read_input(prompt))
+        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=COMPACT)  # type: ignore[arg-type]
+        return Guide(LLMatcher(self._vocabulary, grammar), self._size)
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with anything that changes what is admitted or forced."""
+        preimage = f"{super().digest} {self._grounded.digest}"
+        return hashlib.sha256(preimage.encode()).hexdigest()
 
 
 class Guide:

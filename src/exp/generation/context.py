@@ -17,6 +17,7 @@ from exp.hardware.resolver import ResolvedHardware
 CODE = (
     *("exp.generation", "exp.model"),
     *(f"exp.data.{name}" for name in ("render", "notation", "positional", "output", "key_order")),
+    *(f"exp.data.augmentation.{name}" for name in ("location", "words")),
 )
 """Packages and modules whose source decides what is generated, and what text it becomes."""
 

@@ -130,20 +130,21 @@ class Engine:
             if waiting and (not rows or num_slots - first >= refill_at):
                 while waiting and len(rows) < num_slots:
                     number = waiting.pop()
-                    rows.append(self._row(number, prompts[number][shared:], drafter))
+                    rows.append(self._row(number, prompts[number], shared, drafter))
                 self._fill(store, rows, first, drafter)
             else:
                 self._advance(store, rows, 0, len(rows), drafter)
             self._retire(store, rows, on_finished)
 
-    def _row(self, number: int, own: Sequence[int], drafter: Drafter | None) -> Row:
+    def _row(self, number: int, prompt: Sequence[int], shared: int, drafter: Drafter | None) -> Row:
+        own = prompt[shared:]
         return Row(
             number,
             known=list(own),
             prompt_length=len(own),
             stop_ids=self.stop_ids,
             max_new_tokens=self.max_new_tokens,
-            guide=None if self.constraint is None else self.constraint.guide(),
+            guide=None if self.constraint is None else self.constraint.guide(prompt),
             book=None if drafter is None else drafter.copybook(own),
         )
 

@@ -30,6 +30,7 @@ SCORE_DROP = 0.02
 LARGER = {
     "smollm2_135m": "qwen3_0_6b",
     "gemma3_270m": "qwen3_0_6b",
+    "gemma3_270m_pretrained": "qwen3_0_6b",
     "qwen2_5_0_5b": "qwen3_1_7b",
     "qwen3_0_6b": "qwen3_1_7b",
     "llama3_2_1b": "llama3_2_3b",
@@ -265,7 +266,10 @@ def _whole_outputs(config: TrainConfig, facts: ScoreFacts) -> list[Advice]:
     )
     if (facts.invalid_share or 0) > NOISE_SHARE and can_constrain:
         advice.append(
-            Advice("generation.constrain=schema", "admits only what obeys the task's schema")
+            Advice(
+                "generation.constrain=grounded",
+                "admits only what obeys the task's schema, and names only from the input",
+            )
         )
     return advice
 

@@ -1,0 +1,146 @@
+"""Each row's own schema: its names are words of its input, whatever the notation does with them."""
+
+import json
+
+import pytest
+
+from exp.config.schema import Notation, OutputFormat
+from exp.data.notation import open_writing
+from exp.data.render import ChatFormat, Renderer
+from exp.generation.constraint import Constraint, GroundedConstraint
+from exp.generation.engine import Engine
+from exp.generation.grounded_schema import GroundedSchema
+from exp.generation.grounding import Grounding, learn_grounding
+from exp.records import Example
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "lines": {"type": "array", "items": {"$ref": "#/$defs/line"}, "minItems": 1, "maxItems": 2}
+    },
+    "required": ["lines"],
+    "additionalProperties": False,
+    "$defs": {
+        "line": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "minLength": 1},
+                "kind": {"enum": ["big", "small"]},
+            },
+            "required": ["name"],
+            "additionalProperties": False,
+        }
+    },
+}
+NAME = ("lines", "[]", "name")
+END = 0
+
+
+def names():
+    return [f"{a}{b}{c}" for a in ("ba", "co", "di") for b in ("lo", "mu", "ne", "pi") for c in
+            ("ra", "so", "ta", "vu", "ze")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def grounding() -> Grounding:
+    rows = [
+        Example(name, f"please send {name}s today", {"lines": [{"name": name}]}) for name in names()
+    ]
+    found = learn_grounding(rows)
+    assert list(found.fields) == [NAME]
+    return found
+
+
+def grounded(grounding, notation, schema=SCHEMA):
+    return GroundedSchema(
+        schema, grounding, lambda s: open_writing(notation, OutputFormat.json, s).grammar
+    )
+
+
+def constraint(grounding, notation, tokenizer, read_input):
+    grammar = open_writing(notation, OutputFormat.json, SCHEMA).grammar
+    schema = grounded(grounding, notation)
+    return GroundedConstraint(grammar, schema, read_input, tokenizer, (END,))
+
+
+def admitted(guide, tokenizer, text):
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    return guide._matcher.try_consume_tokens(ids) == len(ids)
+
+
+@pytest.mark.parametrize("notation", list(Notation))
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("tolave", True), ("tolaves", False), ("balora", False), ("today", False), ("send", False)],
+)
+def test_a_row_may_write_words_of_its_input_and_no_others(
+    grounding, json_tokenizer, notation, name, wanted
+):
+    made = constraint(grounding, notation, json_tokenizer, lambda _: "please send tolaves today")
+    written = open_writing(notation, OutputFormat.json, SCHEMA).write({"lines": [{"name": name}]})
+    assert admitted(made.guide([1]), json_tokenizer, written) == wanted
+
+
+@pytest.mark.parametrize("notation", list(Notation))
+def test_the_schema_itself_is_left_as_it_was(grounding, notation):
+    before = json.dumps(SCHEMA)
+    schema = grounded(grounding, notation)
+    assert json.dumps(SCHEMA) == before
+    first, second = schema.of("send tolaves"), schema.of("send pirules")
+    assert first != second
+    assert "tolave" in json.dumps(first)
+    assert "tolave" not in json.dumps(second)
+    assert "\\ue000" not in json.dumps(first)
+
+
+def test_a_field_that_the_schema_says_in_two_ways_is_named_and_left_free(grounding):
+    line = SCHEMA["$defs"]["line"]
+    open_name = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    schema = {
+        **SCHEMA,
+        "$defs": {"line": {**line, "properties": {**line["properties"], "name": open_name}}},
+    }
+    made = grounded(grounding, Notation.json, schema)
+    assert made.unreached == [NAME]
+    assert made.of("send tolaves") == schema
+
+
+def test_references_that_lead_in_a_circle_end(grounding):
+    circle = {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}
+    made = grounded(grounding, Notation.json, {"$ref": "#/$defs/a", "$defs": circle})
+    assert made.unreached == [NAME]
+
+
+def test_an_input_without_words_leaves_the_field_to_the_schema(grounding, json_tokenizer):
+    made = constraint(grounding, Notation.json, json_tokenizer, lambda _: "?!")
+    assert admitted(made.guide([1]), json_tokenizer, '{"lines":[{"name":"abc"}]}')
+
+
+def test_rows_side_by_side_have_each_their_own(grounding, build_model, json_tokenizer):
+    """Through the engine, with random weights: whatever is whole is a word of its own input."""
+    words = ("tolaves", "pirules", "zenitas", "mubaros", "rilocas")
+    texts = [f"{'please ' * (1 + i % 3)}send {word} today" for i, word in enumerate(words * 3)]
+    chat = ChatFormat(json_tokenizer, None, None, "<end>")
+    renderer = Renderer(chat, "Read the order.", OutputFormat.json, SCHEMA, Notation.positional)
+    made = constraint(grounding, Notation.positional, json_tokenizer, renderer.read_input)
+    model = build_model("llama", vocab_size=json_tokenizer.get_vocab_size() + 5)
+    found = {}
+    engine = Engine(model, max_new_tokens=80, stop_ids=(END,), num_slots=4, constraint=made)
+    engine.generate(renderer.render_prompts(texts), found.__setitem__)
+    whole = 0
+    for number, text in enumerate(texts):
+        if found[number].finish_reason != "stop":
+            continue
+        whole += 1
+        for line in json.loads(renderer.decode(found[number].token_ids))["lines"]:
+            word = line["name"].split()[0]
+            assert word in text
+            assert word not in ("today", "pleases")
+    assert whole > 5
+
+
+def test_the_digest_is_of_what_was_learned_too(grounding, json_tokenizer):
+    made = constraint(grounding, Notation.json, json_tokenizer, str)
+    assert made.digest != Constraint(SCHEMA, json_tokenizer, (END,)).digest
+    other = GroundedSchema(SCHEMA, Grounding({}, {}), lambda schema: schema)
+    assert GroundedConstraint(SCHEMA, other, str, json_tokenizer, (END,)).digest != made.digest

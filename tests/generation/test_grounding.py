@@ -1,0 +1,126 @@
+"""What a grounded field may be: words of the row's input, in the forms of training answers."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from exp.data import tasks
+from exp.errors import CheckpointError
+from exp.generation.grounding import Grounding, learn_grounding, read_grounding, write_grounding
+from exp.records import Example
+
+PRODUCT = ("lineas", "[]", "producto")
+
+
+def rows(split: str) -> list[Example]:
+    file = Path(tasks.__path__[0]) / "orders_es" / f"{split}.jsonl"
+    found = map(json.loads, file.read_text("utf-8").splitlines())
+    return [Example(row["id"], row["input"], row["output"]) for row in found]
+
+
+@pytest.fixture(scope="module")
+def grounding() -> Grounding:
+    return learn_grounding(rows("train"))
+
+
+def admits(grounding: Grounding, text: str, value: str) -> bool:
+    pattern = grounding.fields[PRODUCT].pattern(text)
+    return bool(pattern) and re.compile(pattern).fullmatch(value) is not None
+
+
+def test_only_the_field_of_free_choice_is_grounded(grounding):
+    assert list(grounding.fields) == [PRODUCT]
+    assert not grounding.left_free
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("quiero dos cajas de zaragüelles finos", "zaragüell fino"),
+        ("mándame 12 pulpones gigantes", "pulpón gigante"),
+        ("3 PALMATORIAS", "palmatoria"),
+        ("veinte unidades del producto QX-77", "QX-77"),
+        ("dos tubos de cobalto; y nada mas", "tubo de cobalto"),
+    ],
+)
+def test_names_that_no_training_row_has_are_admitted_in_their_form(grounding, text, value):
+    assert admits(grounding, text, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("mándame 12 palmatorias", "palmatorio grande"),
+        ("mándame 12 palmatorias", "tornillo"),  # known, but not in the text
+        ("mándame 12 palmatorias", "palmatorias"),  # answers are in the singular
+        ("3 palmatorias, 4 candiles", "palmatoria candil"),  # not side by side
+        ("palmatorias al precio de 3", "palmatoria al"),  # "al" ends no name
+    ],
+)
+def test_what_the_text_does_not_say_is_not_admitted(grounding, text, value):
+    assert not admits(grounding, text, value)
+
+
+def test_nine_in_ten_names_of_unseen_rows_are_admitted(grounding):
+    """The others are misspelt names that no training row has."""
+    found = [
+        admits(grounding, row.input, line["producto"])
+        for row in rows("validation")
+        for line in row.output["lineas"]
+    ]
+    assert sum(found) > 0.9 * len(found)
+
+
+def test_all_names_of_training_rows_are_admitted(grounding):
+    for row in rows("train"):
+        for line in row.output["lineas"]:
+            assert admits(grounding, row.input, line["producto"]), line
+
+
+def test_a_field_whose_values_are_not_in_the_input_is_left_free():
+    examples = [
+        Example(str(i), f"text number {i}", {"summary": f"something else {chr(97 + i % 26)}{i}"})
+        for i in range(200)
+    ]
+    found = learn_grounding(examples)
+    assert not found.fields
+    assert found.left_free[("summary",)] > 0.9
+
+
+def test_rows_without_such_fields_ground_nothing():
+    examples = [Example(str(i), "a text", {"size": i}) for i in range(100)]
+    assert learn_grounding(examples) == Grounding({}, {})
+
+
+def test_an_input_without_words_admits_what_needs_none(grounding):
+    assert not admits(grounding, "", "tornillo")
+    assert not admits(grounding, "?!", "tornillo")
+
+
+def test_signs_of_regular_expressions_in_a_text_are_plain(grounding):
+    assert admits(grounding, "2 zorzales (a [3.5] $ + c/u) | 4 * QX-9", "QX-9")
+
+
+def test_what_was_learned_is_the_same_after_a_file(grounding, tmp_path):
+    path = tmp_path / "grounding.json"
+    write_grounding(path, grounding)
+    again = read_grounding(path)
+    assert again.digest == grounding.digest
+    for row in rows("validation")[:50]:
+        assert again.fields[PRODUCT].pattern(row.input) == grounding.fields[PRODUCT].pattern(
+            row.input
+        )
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"fields": [[["a"], {}]]}'])
+def test_a_missing_or_damaged_file_is_told_in_three_lines(tmp_path, content):
+    path = tmp_path / "grounding.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_grounding(path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert "generation.constrain=schema" in lines[2]
