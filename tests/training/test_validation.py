@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from exp.training.checkpoint import find_checkpoint
+from exp.training.checkpoint import find_checkpoint, read_checkpoint
 from exp.training.validation import Progress, validation_steps
 
 Build = Callable[..., Any]
@@ -56,6 +56,19 @@ def test_training_stops_when_the_minutes_are_over_with_a_checkpoint(training: Bu
     outcome = run.fit()
     assert (outcome.steps, outcome.stopped_by) == (1, "minutes")
     assert find_checkpoint(run.run, "best").name == "step_000001"
+
+
+def test_a_validation_that_fails_costs_no_trained_step(training: Build, caplog: Any) -> None:
+    def fails() -> Mapping[str, float]:
+        raise OSError("the disk is gone")
+
+    run = training(validate=fails)
+    with pytest.raises(OSError, match="the disk is gone"):
+        run.fit()
+    kept = find_checkpoint(run.run, "last")
+    assert kept.name == "step_000004"
+    assert read_checkpoint(kept).adapter
+    assert f"exp evaluate run={run.run.path} checkpoint=last" in caplog.text
 
 
 def test_without_scores_the_newest_checkpoint_is_the_best(training: Build) -> None:

@@ -101,7 +101,7 @@ class Validation(Callback):
 
     def _validate_and_save(self, trainer: lightning.Trainer, module: LoraModule) -> None:
         # The first process decodes; the others wait for its scores, so that all stop together.
-        scores = dict(self._validate()) if trainer.is_global_zero else {}
+        scores = self._scores(module) if trainer.is_global_zero else {}
         scores = trainer.strategy.broadcast(scores)
         epoch = self._plan.step(module.step - 1).epoch
         if scores:
@@ -120,6 +120,20 @@ class Validation(Callback):
             log.info("no better %s in %d validations: stopping", monitor, patience)
             self.stopped_by = "patience"
             trainer.should_stop = True
+
+    def _scores(self, module: LoraModule) -> dict[str, float]:
+        """Validate; where that fails, keep what was trained before the run ends with the error."""
+        try:
+            return dict(self._validate())
+        except Exception:
+            save_checkpoint(self._run, module, self._base_name, self._identity, self.progress)
+            log.error(
+                "validation failed; the adapter of step %d is kept: exp evaluate run=%s "
+                "checkpoint=last",
+                module.step,
+                self._run.path,
+            )
+            raise
 
 
 def save_checkpoint(
