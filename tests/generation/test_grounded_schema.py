@@ -9,7 +9,7 @@ from exp.data.notation import open_writing
 from exp.data.render import ChatFormat, Renderer
 from exp.generation.constraint import Constraint, GroundedConstraint
 from exp.generation.engine import Engine
-from exp.generation.grounded_schema import GroundedSchema
+from exp.generation.grounded_schema import MOST_WORDS, GroundedSchema
 from exp.generation.grounding import Grounding, learn_grounding
 from exp.records import Example
 
@@ -114,6 +114,20 @@ def test_references_that_lead_in_a_circle_end(grounding):
 def test_an_input_without_words_leaves_the_field_to_the_schema(grounding, json_tokenizer):
     made = constraint(grounding, Notation.json, json_tokenizer, lambda _: "?!")
     assert admitted(made.guide([1]), json_tokenizer, '{"lines":[{"name":"abc"}]}')
+
+
+def test_an_input_of_too_many_words_is_held_to_the_schema_alone_and_told(
+    grounding, json_tokenizer, caplog
+):
+    text = " ".join(f"{name}s" for name in names() * 12)
+    assert len(text.split()) > MOST_WORDS
+    made = constraint(grounding, Notation.json, json_tokenizer, lambda _: text)
+    assert admitted(made.guide([1]), json_tokenizer, '{"lines":[{"name":"anything"}]}')
+    assert f"more than {MOST_WORDS} words" in caplog.text
+    at_most = " ".join(text.split()[:MOST_WORDS])
+    fitting = constraint(grounding, Notation.json, json_tokenizer, lambda _: at_most)
+    assert admitted(fitting.guide([1]), json_tokenizer, '{"lines":[{"name":"balora"}]}')
+    assert not admitted(fitting.guide([1]), json_tokenizer, '{"lines":[{"name":"anything"}]}')
 
 
 def test_rows_side_by_side_have_each_their_own(grounding, build_model, json_tokenizer):

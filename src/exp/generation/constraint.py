@@ -6,6 +6,7 @@ schema's order, no free white space. What the grammar forces is written without 
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from exp.errors import ConfigError, ModelError
-from exp.generation.grounded_schema import GroundedSchema
+from exp.generation.grounded_schema import MOST_WORDS, GroundedSchema
+
+log = logging.getLogger(__name__)
 
 COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 
@@ -106,6 +109,11 @@ class GroundedConstraint(Constraint):
     def guide(self, prompt: Sequence[int] = ()) -> "Guide":
         """Return the state of a completion that has not begun, by the row's own schema."""
         schema = self._grounded.of(self._read_input(prompt))
+        if schema is None:
+            log.warning(
+                "an input has more than %d words: it is held to the schema alone", MOST_WORDS
+            )
+            return super().guide(prompt)
         grammar = LLMatcher.grammar_from_json_schema(schema, overrides=COMPACT)  # type: ignore[arg-type]
         return Guide(LLMatcher(self._vocabulary, grammar), self._size)
 

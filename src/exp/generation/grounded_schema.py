@@ -5,10 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exp.data.augmentation.renaming import Path as FieldPath
+from exp.data.augmentation.words import split_words
 from exp.data.key_order import local_target
 from exp.generation.grounding import Grounding
 
 Grammar = dict[str, Any]
+
+MOST_WORDS = 500
+"""Of an input. llguidance ends at some 1,500, with "too many expressions"."""
 
 _MARK = "\ue000"
 """Begins what stands for a field until a row is known; no text that a person writes has it."""
@@ -48,8 +52,10 @@ class GroundedSchema:
         self._grammar = grammar_of(marked)
         self.digest = grounding.digest
 
-    def of(self, text: str) -> Grammar:
-        """Make the schema of what may be written for an input."""
+    def of(self, text: str) -> Grammar | None:
+        """Make the schema of what may be written for an input; None if it has too many words."""
+        if len(split_words(text)) > MOST_WORDS:
+            return None
         patterns = {mark: rules.pattern(text) for mark, rules in self._rules.items()}
         filled: Grammar = _filled(self._grammar, patterns)
         return filled
