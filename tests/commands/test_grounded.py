@@ -13,6 +13,7 @@ SCHEMA = {
     "required": ["product"],
     "additionalProperties": False,
 }
+SAME = ("hardware=cpu", "hardware.precision=fp32", "hardware.cpu_threads=1")
 NAMES = [f"{a}{b}{c}" for a in ("ba", "co", "di", "fu") for b in ("lo", "mu", "ne", "pi")
          for c in ("ra", "so", "ta", "vu")]  # fmt: skip
 
@@ -61,18 +62,18 @@ def test_names_are_words_of_the_input_from_training_to_prediction(words, exp, tm
     assert scores["after"]["schema_valid"]["value"] == 1
 
     capsys.readouterr()
-    assert exp("evaluate", f"run={tmp_path / 'run'}", "split=test") == 0
+    assert exp("evaluate", f"run={tmp_path / 'run'}", *SAME, "split=test") == 0
     assert "4 hits, 0 misses" in capsys.readouterr().err
 
     output = tmp_path / "out.jsonl"
     files = (f"input={tmp_path / 'test.jsonl'}", f"output={output}")
-    assert exp("predict", f"run={tmp_path / 'run'}", *files) == 0
+    assert exp("predict", f"run={tmp_path / 'run'}", *SAME, *files) == 0
     predicted = [json.loads(line)["prediction"] for line in output.read_text().splitlines()]
     assert predicted == [json.loads(json.loads(row)["prediction"]) for row in scored]
 
     (tmp_path / "run" / "grounding.json").unlink()
     capsys.readouterr()
-    assert exp("evaluate", f"run={tmp_path / 'run'}", "split=test") != 0
+    assert exp("evaluate", f"run={tmp_path / 'run'}", *SAME, "split=test") != 0
     told = capsys.readouterr().err
     assert "fix:   generation.constrain=schema, or train again" in told
     assert "Traceback" not in told
