@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from exp.commands.foundation import Foundation
 from exp.commands.ordering import curriculum, epoch_draws
 from exp.commands.prediction import generation_settings
+from exp.commands.rank import in_first_process
 from exp.config.plain import config_hash
 from exp.config.schema import Attention, Layout, LossOn, TrainConfig, TrainingConfig
 from exp.data.augmentation.chain import Augmenter
@@ -172,14 +173,17 @@ def validator(
     examples: Sequence[Example],
     run: RunDir,
 ) -> Validate:
-    """Return a function that scores the model as it is now, by the task's own metrics."""
+    """Return a function that scores the model as it is now, by the task's own metrics.
+
+    Only the first process validates; others may be here before it has written what decoding reads.
+    """
+    if not examples or not in_first_process():
+        return lambda: {}
     task = foundation.task
     predictor = Predictor(foundation.renderer, generation_settings(foundation, config, run))
     base: PreTrainedModel = model.get_base_model()  # type: ignore[assignment]
 
     def validate() -> Mapping[str, float]:
-        if not examples:
-            return {}
         devices = range(torch.cuda.device_count())
         with merged_for_inference(model), torch.random.fork_rng(devices):
             predictions = predictor.predict(examples, lambda: base)

@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 from functools import cached_property
 from typing import TypeVar
 
+from exp.data.augmentation.location import ALIKE, SHORTEST_MISSPELT
 from exp.data.augmentation.words import fold, strip_accents
 
 LONGEST_ENDING = 3
@@ -26,10 +27,6 @@ is known anyway."""
 ENOUGH_ACCENTS = 8
 RARE_ACCENTS = 0.01
 """The same of accents, which depend on more than the ending."""
-
-SHORTEST_MISSPELT = 5
-ALIKE = 0.75
-"""As in `data/augmentation/location.py`: share of letters that a misspelt word keeps."""
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from exp.publish import publish_folder
 
 log = logging.getLogger(__name__)
 
-_PART_NAME = re.compile(r"(?P<whole>.+\.gguf)\.part\d+")
+_PART_NAME = re.compile(r".+\.gguf\.part\d+")
 
 
 def package_folder(package: str) -> Path | None:

@@ -62,6 +62,15 @@ def test_what_the_answer_mends_it_still_mends(renamed, seed):
     assert [c for c in second if not c.isascii()] == ["á"]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_end_of_a_word_stays_for_its_singular_depends_on_it(renamed, seed):
+    found = renamed("dos tomates y tres claveles", order("tomate", "clavel"), seed=seed)
+    first, second = (line["producto"] for line in found.output["lineas"])
+    assert first.endswith("te")
+    assert second.endswith("el")
+    assert found.input == f"dos {first}s y tres {second}es"
+
+
 @pytest.mark.parametrize(
     ("text", "output"),
     [

@@ -7,8 +7,8 @@ from exp.data.augmentation.words import Word
 
 _LONGEST_GAP = 3
 """Characters between two words of a value: "AB - 12"."""
-_SHORTEST_MISSPELT = 5
-_ALIKE = 0.75
+SHORTEST_MISSPELT = 5
+ALIKE = 0.75
 """Share of letters that a misspelt word has in common with the right one."""
 
 Place = tuple[int, int]
@@ -61,7 +61,7 @@ def find_misspelt(words: Sequence[Word], value_word: str) -> Iterator[int]:
             continue
         if inflected(value_word, word.folded):
             yield i
-        elif len(value_word) >= _SHORTEST_MISSPELT and len(word.folded) >= _SHORTEST_MISSPELT:
+        elif len(value_word) >= SHORTEST_MISSPELT and len(word.folded) >= SHORTEST_MISSPELT:
             matcher.set_seq1(word.folded)
-            if matcher.quick_ratio() >= _ALIKE and matcher.ratio() >= _ALIKE:
+            if matcher.quick_ratio() >= ALIKE and matcher.ratio() >= ALIKE:
                 yield i
