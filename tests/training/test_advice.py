@@ -163,7 +163,7 @@ def test_predictions_that_were_cut_or_invalid_are_mended_before_training() -> No
     facts = replace(LOW, cut_share=0.3, invalid_share=0.3)
     asked = config("generation.max_new_tokens=32")
     advice = typed(advise_low_score(asked, facts))
-    assert advice[:2] == ["generation.max_new_tokens=64", "generation.constrain=grounded"]
+    assert advice[:2] == ["generation.max_new_tokens=64", "generation.constrain=schema"]
 
 
 @pytest.mark.parametrize(

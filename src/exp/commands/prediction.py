@@ -137,7 +137,10 @@ def open_constraint(
 
     grounded = GroundedSchema(task.schema, grounding, grammar_of)
     for path in grounded.unreached:
-        log.warning("grounded decoding leaves %s free: the schema has no string there", path)
+        log.warning(
+            "grounded decoding leaves %s free: the schema has no string there", ".".join(path)
+        )
     for path, share in grounding.left_free.items():
-        log.warning("grounded decoding leaves %s free: inputs lack %.0f%% of it", path, 100 * share)
+        name = ".".join(path)
+        log.warning("grounded decoding leaves %s free: inputs lack %.0f%% of it", name, 100 * share)
     return GroundedConstraint(grammar, grounded, renderer.read_input, *vocabulary)

@@ -266,10 +266,7 @@ def _whole_outputs(config: TrainConfig, facts: ScoreFacts) -> list[Advice]:
     )
     if (facts.invalid_share or 0) > NOISE_SHARE and can_constrain:
         advice.append(
-            Advice(
-                "generation.constrain=grounded",
-                "admits only what obeys the task's schema, and names only from the input",
-            )
+            Advice("generation.constrain=schema", "admits only what obeys the task's schema")
         )
     return advice
 
