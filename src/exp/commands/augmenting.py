@@ -6,7 +6,7 @@ from exp.config.schema import AugmentationConfig, OutputFormat
 from exp.data.augmentation.canon import learn_canon
 from exp.data.augmentation.chain import Augmenter, make_augmenter
 from exp.data.augmentation.lexicon import load_lexicon
-from exp.data.augmentation.renaming import learn_free_fields
+from exp.data.free_fields import learn_free_fields
 from exp.data.task import Task
 
 

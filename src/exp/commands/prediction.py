@@ -112,8 +112,8 @@ def open_constraint(
         ConfigError: The schema says something that decoding cannot be held to, or there is no run.
     """
     from exp.generation.constraint import Constraint, GroundedConstraint
-    from exp.generation.grounded_schema import GroundedSchema
-    from exp.generation.grounding import read_grounding
+    from exp.generation.grounding.schema import GroundedSchema
+    from exp.generation.grounding.storage import read_grounding
 
     task, renderer = foundation.task, foundation.renderer
     grammar, vocabulary = renderer.writing.grammar, (renderer.tokenizer, renderer.stop_ids)

@@ -29,7 +29,8 @@ from exp.data.augmentation.chain import Augmenter
 from exp.data.selection import Selection
 from exp.data.tokens import TokenStore
 from exp.generation.cache.store import PredictionCache
-from exp.generation.grounding import learn_grounding, write_grounding
+from exp.generation.grounding.learning import learn_grounding
+from exp.generation.grounding.storage import write_grounding
 from exp.generation.template import learn_template, write_template
 from exp.model.lora import attach_lora, set_adapter_weights
 from exp.model.merge import merged_for_inference

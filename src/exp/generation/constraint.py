@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from exp.errors import ConfigError, ModelError
-from exp.generation.grounded_schema import MOST_WORDS, GroundedSchema
+from exp.generation.grounding.schema import MOST_WORDS, GroundedSchema
 
 log = logging.getLogger(__name__)
 

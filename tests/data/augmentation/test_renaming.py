@@ -13,8 +13,9 @@ from exp.data.augmentation.chain import STRATEGIES
 from exp.data.augmentation.draw import random_of
 from exp.data.augmentation.grounding import ground
 from exp.data.augmentation.location import inflected
-from exp.data.augmentation.renaming import MOST_LISTED, learn_free_fields, rename, string_fields
+from exp.data.augmentation.renaming import rename
 from exp.data.augmentation.words import fold, split_words
+from exp.data.free_fields import string_fields
 from exp.records import Example
 
 PRODUCT = ("lineas", "[]", "producto")
@@ -127,14 +128,6 @@ def test_the_same_numbers_give_the_same_names(renamed):
     assert renamed(*arguments, seed=3) == renamed(*arguments, seed=3)
     names = {renamed(*arguments, seed=seed).input for seed in range(20)}
     assert len(names) > 15
-
-
-def test_fields_are_free_where_they_have_many_values():
-    names = [f"n{chr(97 + i % 26)}{i}" for i in range(MOST_LISTED + 1)]
-    rows = [Example(name, "", {"name": name, "unit": f"u{i % 5}"}) for i, name in enumerate(names)]
-    assert learn_free_fields(rows) == {("name",)}
-    assert learn_free_fields(rows[:-1]) == frozenset()
-    assert learn_free_fields(orders()) == FREE
 
 
 def test_variants_under_other_names_have_their_own_answer(augmenter):

@@ -15,12 +15,13 @@ from exp.data.augmentation.lexicon import Lexicon
 from exp.data.augmentation.number_format import number_format
 from exp.data.augmentation.passage import Passage
 from exp.data.augmentation.punctuation import punctuation
-from exp.data.augmentation.renaming import RENAMING, Path, rename
+from exp.data.augmentation.renaming import RENAMING, rename
 from exp.data.augmentation.synonyms import synonyms
 from exp.data.augmentation.target import read_target
 from exp.data.augmentation.typos import typos
 from exp.data.augmentation.whitespace import whitespace
 from exp.data.augmentation.word_order import word_order
+from exp.data.free_fields import FieldPath
 from exp.records import Example, Json
 
 Strategy = Callable[[Passage, Random, float], str]
@@ -82,7 +83,7 @@ class Augmenter:
     seed: int
     chain: Mapping[str, Strategy] = field(default_factory=lambda: STRATEGIES)
     renaming: float = 0.0
-    free_fields: frozenset[Path] = frozenset()
+    free_fields: frozenset[FieldPath] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -182,7 +183,7 @@ def make_augmenter(
     canon: Canon,
     seed: int,
     paraphrases: Mapping[str, tuple[str, ...]] | None = None,
-    free_fields: frozenset[Path] = frozenset(),
+    free_fields: frozenset[FieldPath] = frozenset(),
 ) -> Augmenter:
     """Put together what the configuration says.
 

@@ -6,10 +6,9 @@ every place that it stands at in the text agree, so that what the answer does to
 it in the singular, or mend its accents) is the same as before.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, takewhile
+from itertools import takewhile
 from random import Random
 
 from exp.config.schema import OutputFormat
@@ -17,14 +16,10 @@ from exp.data.augmentation.grounding import Grounding, ground, preserves
 from exp.data.augmentation.passage import Passage
 from exp.data.augmentation.target import read_target
 from exp.data.augmentation.words import Word, gaps, join, split_words
+from exp.data.free_fields import FieldPath, string_values
 from exp.records import Example, Json
 
 RENAMING = "renaming"
-
-SAMPLE = 2000
-"""Rows that are looked at."""
-MOST_LISTED = 50
-"""A field with more distinct strings than this is one of free choice."""
 
 _SHORTEST_STEM = 4
 _KEPT_ENDING = 2
@@ -34,25 +29,13 @@ _CHANGED = 0.35
 _ALIKE = ("aeiou", "bcdfglmnprstvz")
 """Letters that may stand for each other, so that a word can still be said."""
 
-Path = tuple[str, ...]
-
-
-def learn_free_fields(examples: Iterable[Example]) -> frozenset[Path]:
-    """Find the fields whose strings are of free choice, by how many different ones they have."""
-    seen: defaultdict[Path, set[str]] = defaultdict(set)
-    for example in islice(examples, SAMPLE):
-        for path, value in string_values(example.output):
-            seen[path].add(value)
-    return frozenset(path for path, values in seen.items() if len(values) > MOST_LISTED)
-
-
-def string_fields(output: Json) -> frozenset[Path]:
-    """All fields of an answer that have strings."""
-    return frozenset(path for path, _ in string_values(output))
-
 
 def rename(
-    passage: Passage, grounding: Grounding, example: Example, free: frozenset[Path], rng: Random
+    passage: Passage,
+    grounding: Grounding,
+    example: Example,
+    free: frozenset[FieldPath],
+    rng: Random,
 ) -> Example | None:
     """Rename the values of an example that its text spells out.
 
@@ -99,19 +82,8 @@ def rename(
     return Example(example.id, text, output, example.meta)
 
 
-def string_values(output: Json, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    if isinstance(output, dict):
-        for key, value in output.items():
-            yield from string_values(value, (*path, key))
-    elif isinstance(output, list):
-        for value in output:
-            yield from string_values(value, (*path, "[]"))
-    elif isinstance(output, str):
-        yield path, output
-
-
 def _renamed(
-    output: Json, names: Mapping[str, str], free: frozenset[Path], path: Path = ()
+    output: Json, names: Mapping[str, str], free: frozenset[FieldPath], path: FieldPath = ()
 ) -> Json:
     if isinstance(output, dict):
         return {key: _renamed(value, names, free, (*path, key)) for key, value in output.items()}

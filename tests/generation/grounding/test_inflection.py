@@ -1,4 +1,4 @@
-from exp.generation.inflection import Inflections, Taken, learn_inflections
+from exp.generation.grounding.inflection import Inflections, Taken, learn_inflections
 
 
 def taken(*pairs: str, bare: bool = False) -> list[Taken]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from exp.data import tasks
-from exp.errors import CheckpointError
-from exp.generation.grounding import Grounding, learn_grounding, read_grounding, write_grounding
+from exp.generation.grounding.learning import learn_grounding
+from exp.generation.grounding.rules import GroundingRules
 from exp.records import Example
 
 PRODUCT = ("lineas", "[]", "producto")
@@ -21,11 +21,11 @@ def rows(split: str) -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def grounding() -> Grounding:
+def grounding() -> GroundingRules:
     return learn_grounding(rows("train"))
 
 
-def admits(grounding: Grounding, text: str, value: str) -> bool:
+def admits(grounding: GroundingRules, text: str, value: str) -> bool:
     pattern = grounding.fields[PRODUCT].pattern(text)
     return bool(pattern) and re.compile(pattern).fullmatch(value) is not None
 
@@ -91,7 +91,7 @@ def test_a_field_whose_values_are_not_in_the_input_is_left_free():
 
 def test_rows_without_such_fields_ground_nothing():
     examples = [Example(str(i), "a text", {"size": i}) for i in range(100)]
-    assert learn_grounding(examples) == Grounding({}, {})
+    assert learn_grounding(examples) == GroundingRules({}, {})
 
 
 def test_an_input_without_words_admits_what_needs_none(grounding):
@@ -101,26 +101,3 @@ def test_an_input_without_words_admits_what_needs_none(grounding):
 
 def test_signs_of_regular_expressions_in_a_text_are_plain(grounding):
     assert admits(grounding, "2 zorzales (a [3.5] $ + c/u) | 4 * QX-9", "QX-9")
-
-
-def test_what_was_learned_is_the_same_after_a_file(grounding, tmp_path):
-    path = tmp_path / "grounding.json"
-    write_grounding(path, grounding)
-    again = read_grounding(path)
-    assert again.digest == grounding.digest
-    for row in rows("validation")[:50]:
-        assert again.fields[PRODUCT].pattern(row.input) == grounding.fields[PRODUCT].pattern(
-            row.input
-        )
-
-
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"fields": [[["a"], {}]]}'])
-def test_a_missing_or_damaged_file_is_told_in_three_lines(tmp_path, content):
-    path = tmp_path / "grounding.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(CheckpointError) as caught:
-        read_grounding(path)
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 3
-    assert "generation.constrain=schema" in lines[2]

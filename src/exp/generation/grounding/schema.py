@@ -4,10 +4,10 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exp.data.augmentation.renaming import Path as FieldPath
 from exp.data.augmentation.words import split_words
+from exp.data.free_fields import FieldPath
 from exp.data.key_order import local_target
-from exp.generation.grounding import Grounding
+from exp.generation.grounding.rules import GroundingRules
 
 Grammar = dict[str, Any]
 
@@ -35,7 +35,7 @@ class GroundedSchema:
     """
 
     def __init__(
-        self, schema: Grammar, grounding: Grounding, grammar_of: Callable[[Grammar], Grammar]
+        self, schema: Grammar, grounding: GroundingRules, grammar_of: Callable[[Grammar], Grammar]
     ) -> None:
         marked = copy.deepcopy(schema)
         self._rules = {}

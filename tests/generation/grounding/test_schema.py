@@ -9,8 +9,9 @@ from exp.data.notation import open_writing
 from exp.data.render import ChatFormat, Renderer
 from exp.generation.constraint import Constraint, GroundedConstraint
 from exp.generation.engine import Engine
-from exp.generation.grounded_schema import MOST_WORDS, GroundedSchema
-from exp.generation.grounding import Grounding, learn_grounding
+from exp.generation.grounding.learning import learn_grounding
+from exp.generation.grounding.rules import GroundingRules
+from exp.generation.grounding.schema import MOST_WORDS, GroundedSchema
 from exp.records import Example
 
 SCHEMA = {
@@ -42,7 +43,7 @@ def names():
 
 
 @pytest.fixture(scope="module")
-def grounding() -> Grounding:
+def grounding() -> GroundingRules:
     rows = [
         Example(name, f"please send {name}s today", {"lines": [{"name": name}]}) for name in names()
     ]
@@ -156,5 +157,5 @@ def test_rows_side_by_side_have_each_their_own(grounding, build_model, json_toke
 def test_the_digest_is_of_what_was_learned_too(grounding, json_tokenizer):
     made = constraint(grounding, Notation.json, json_tokenizer, str)
     assert made.digest != Constraint(SCHEMA, json_tokenizer, (END,)).digest
-    other = GroundedSchema(SCHEMA, Grounding({}, {}), lambda schema: schema)
+    other = GroundedSchema(SCHEMA, GroundingRules({}, {}), lambda schema: schema)
     assert GroundedConstraint(SCHEMA, other, str, json_tokenizer, (END,)).digest != made.digest
