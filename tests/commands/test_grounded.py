@@ -1,4 +1,4 @@
-"""Grounded decoding from training to prediction: names are words of the input."""
+"""Grounded decoding from training to prediction: names and numbers are those of the input."""
 
 import json
 
@@ -10,7 +10,7 @@ SCHEMA = {
         "product": {"type": "string", "minLength": 1},
         "quantity": {"type": "integer", "minimum": 0, "maximum": 99},
     },
-    "required": ["product"],
+    "required": ["product", "quantity"],
     "additionalProperties": False,
 }
 SAME = ("hardware=cpu", "hardware.precision=fp32", "hardware.cpu_threads=1")
@@ -20,7 +20,11 @@ NAMES = [f"{a}{b}{c}" for a in ("ba", "co", "di", "fu") for b in ("lo", "mu", "n
 
 def rows(names):
     return [
-        {"id": name, "input": f"please send {i % 9 + 1} {name}s", "output": {"product": name}}
+        {
+            "id": name,
+            "input": f"please send {i % 9 + 1} {name}s",
+            "output": {"product": name, "quantity": i % 9 + 1},
+        }
         for i, name in enumerate(names)
     ]
 
@@ -46,15 +50,18 @@ def words(trained, tmp_path, monkeypatch):
     return [f"{key}={value}" for key, value in {**given, **changed}.items()]
 
 
-def test_names_are_words_of_the_input_from_training_to_prediction(words, exp, tmp_path, capsys):
+def test_names_and_numbers_are_those_of_the_input_from_training_to_prediction(
+    words, exp, tmp_path, capsys
+):
     assert exp("train", *words, "name=run") == 0
     assert (tmp_path / "run" / "grounding.json").is_file()
     scored = (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()
     assert len(scored) == 4
     for row in map(json.loads, scored):
-        product = json.loads(row["prediction"])["product"]
-        assert product
-        assert all(part in row["input"] for part in product.split())
+        predicted = json.loads(row["prediction"])
+        assert predicted["product"]
+        assert all(part in row["input"] for part in predicted["product"].split())
+        assert predicted["quantity"] == json.loads(row["reference"])["quantity"]
 
     # The base model is held to the same.
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())["test"]

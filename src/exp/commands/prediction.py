@@ -138,7 +138,8 @@ def open_constraint(
     grounded = GroundedSchema(task.schema, grounding, grammar_of)
     for path in grounded.unreached:
         log.warning(
-            "grounded decoding leaves %s free: the schema has no string there", ".".join(path)
+            "grounded decoding leaves %s free: the schema has no plain string or number there",
+            ".".join(path),
         )
     for path, share in grounding.left_free.items():
         name = ".".join(path)

@@ -26,6 +26,7 @@ from exp.commands.subset import subset
 from exp.config.resolve import Resolved
 from exp.config.schema import TrainConfig
 from exp.data.augmentation.chain import Augmenter
+from exp.data.augmentation.lexicon import load_number_words
 from exp.data.selection import Selection
 from exp.data.tokens import TokenStore
 from exp.generation.cache.store import PredictionCache
@@ -85,7 +86,9 @@ def _train(
     if in_first_process():
         write_template(run_dir.template, learn_template(tokens))
         if task.schema is not None:
-            write_grounding(run_dir.grounding, learn_grounding(task.split("train")))
+            number_words = load_number_words(config.task.language, config.augmentation.lexicon)
+            grounding = learn_grounding(task.split("train"), number_words)
+            write_grounding(run_dir.grounding, grounding)
     session.note_derived(data.derived)
     print_derived(session.derived)
     limits = {"validation": config.training.validation_limit, "test": config.training.test_limit}

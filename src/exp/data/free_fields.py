@@ -29,13 +29,18 @@ def string_fields(output: Json) -> frozenset[FieldPath]:
     return frozenset(path for path, _ in string_values(output))
 
 
-def string_values(output: Json, path: FieldPath = ()) -> Iterator[tuple[FieldPath, str]]:
+def string_values(output: Json) -> Iterator[tuple[FieldPath, str]]:
     """Yield the strings of an answer, each with its field."""
+    yield from ((path, value) for path, value in leaves(output) if isinstance(value, str))
+
+
+def leaves(output: Json, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Json]]:
+    """Yield all that an answer has but objects and lists, each with its field."""
     if isinstance(output, dict):
         for key, value in output.items():
-            yield from string_values(value, (*path, key))
+            yield from leaves(value, (*path, key))
     elif isinstance(output, list):
         for value in output:
-            yield from string_values(value, (*path, "[]"))
-    elif isinstance(output, str):
+            yield from leaves(value, (*path, "[]"))
+    else:
         yield path, output

@@ -17,7 +17,10 @@ from exp.hardware.resolver import ResolvedHardware
 CODE = (
     *("exp.generation", "exp.model"),
     *(f"exp.data.{name}" for name in ("render", "notation", "positional", "output", "key_order")),
-    *(f"exp.data.augmentation.{name}" for name in ("location", "words")),
+    *(
+        f"exp.data.augmentation.{name}"
+        for name in ("location", "words", "numerals", "number_words")
+    ),
 )
 """Packages and modules whose source decides what is generated, and what text it becomes."""
 

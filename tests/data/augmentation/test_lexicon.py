@@ -2,7 +2,8 @@ from decimal import Decimal
 
 import pytest
 
-from exp.data.augmentation.lexicon import load_lexicon, shipped_languages
+from exp.data.augmentation.lexicon import load_lexicon, load_number_words, shipped_languages
+from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.words import split_words
 from exp.errors import ConfigError, DataError
 
@@ -20,7 +21,7 @@ def test_spanish_and_english_are_shipped():
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_synonym_has_a_word_on_which_an_answer_may_turn(language):
     lexicon = load_lexicon(language, None)
-    decisive = lexicon.keep | lexicon.number_words
+    decisive = lexicon.keep | lexicon.numbers.all
     guilty = [p for group in lexicon.synonyms for p in group if decisive & set(folded(p))]
     assert guilty == []
 
@@ -40,7 +41,7 @@ def test_a_lexicon_of_your_own_adds_to_the_shipped_one(tmp_path):
     shipped, merged = load_lexicon("es", None), load_lexicon("es", str(own))
     assert merged.keep == shipped.keep | {"condor"}
     assert merged.synonyms == (*shipped.synonyms, ("remitir", "despachar"))
-    assert merged.collectives == {**shipped.collectives, "gruesa": Decimal(144)}
+    assert merged.numbers.collectives == {**shipped.numbers.collectives, "gruesa": Decimal(144)}
     assert merged.kept_accents == "ñü"
     assert merged.digest != shipped.digest
 
@@ -49,6 +50,14 @@ def test_a_lexicon_of_your_own_brings_another_language(tmp_path):
     own = tmp_path / "fr.toml"
     own.write_text('synonyms = [["bonjour", "salut"]]\n')
     assert load_lexicon("fr", str(own)).language == "fr"
+
+
+def test_number_words_of_a_language_without_a_lexicon_are_none(tmp_path):
+    assert load_number_words("es", None) == load_lexicon("es", None).numbers
+    assert load_number_words("fr", None) == load_number_words(None, None) == NumberWords()
+    own = tmp_path / "fr.toml"
+    own.write_text("[small]\ndeux = 2\n")
+    assert load_number_words("fr", str(own)).small == {"deux": 2}
 
 
 @pytest.mark.parametrize("language", ["fr", None])

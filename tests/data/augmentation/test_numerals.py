@@ -17,14 +17,14 @@ def numerals(text, language="es"):
     words = split_words(text)
     return [
         (text[words[n.first].start : words[n.last].end], n.value)
-        for n in find_numerals(text, words, LEXICONS[language])
+        for n in find_numerals(text, words, LEXICONS[language].numbers)
     ]
 
 
 def stated(text, language="es"):
     words = split_words(text)
-    lexicon = LEXICONS[language]
-    return stated_values(text, words, find_numerals(text, words, lexicon), lexicon)
+    numbers = LEXICONS[language].numbers
+    return stated_values(text, words, find_numerals(text, words, numbers), numbers)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_what_several_words_state_together_is_found(text, language, value):
 
 def plain(text):
     words = split_words(text)
-    return [n.plain for n in find_numerals(text, words, LEXICONS["es"])]
+    return [n.plain for n in find_numerals(text, words, LEXICONS["es"].numbers)]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from exp.data import tasks
+from exp.data.augmentation.lexicon import load_number_words
+from exp.data.augmentation.number_words import NumberWords
 from exp.generation.grounding.learning import learn_grounding
 from exp.generation.grounding.rules import GroundingRules
 from exp.records import Example
@@ -22,16 +24,16 @@ def rows(split: str) -> list[Example]:
 
 @pytest.fixture(scope="module")
 def grounding() -> GroundingRules:
-    return learn_grounding(rows("train"))
+    return learn_grounding(rows("train"), load_number_words("es", None))
 
 
 def admits(grounding: GroundingRules, text: str, value: str) -> bool:
-    pattern = grounding.fields[PRODUCT].pattern(text)
+    pattern = grounding.strings[PRODUCT].pattern(text)
     return bool(pattern) and re.compile(pattern).fullmatch(value) is not None
 
 
-def test_only_the_field_of_free_choice_is_grounded(grounding):
-    assert list(grounding.fields) == [PRODUCT]
+def test_only_the_strings_of_free_choice_are_grounded(grounding):
+    assert list(grounding.strings) == [PRODUCT]
     assert not grounding.left_free
 
 
@@ -84,14 +86,14 @@ def test_a_field_whose_values_are_not_in_the_input_is_left_free():
         Example(str(i), f"text number {i}", {"summary": f"something else {chr(97 + i % 26)}{i}"})
         for i in range(200)
     ]
-    found = learn_grounding(examples)
-    assert not found.fields
+    found = learn_grounding(examples, NumberWords())
+    assert not found.strings
     assert found.left_free[("summary",)] > 0.9
 
 
 def test_rows_without_such_fields_ground_nothing():
-    examples = [Example(str(i), "a text", {"size": i}) for i in range(100)]
-    assert learn_grounding(examples) == GroundingRules({}, {})
+    examples = [Example(str(i), "a text", {"kind": "a"}) for i in range(100)]
+    assert learn_grounding(examples, NumberWords()) == GroundingRules({}, {}, NumberWords(), {})
 
 
 def test_an_input_without_words_admits_what_needs_none(grounding):

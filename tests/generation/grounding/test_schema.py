@@ -5,6 +5,7 @@ import json
 import pytest
 
 from exp.config.schema import Notation, OutputFormat
+from exp.data.augmentation.number_words import NumberWords
 from exp.data.notation import open_writing
 from exp.data.render import ChatFormat, Renderer
 from exp.generation.constraint import Constraint, GroundedConstraint
@@ -27,13 +28,14 @@ SCHEMA = {
             "properties": {
                 "name": {"type": "string", "minLength": 1},
                 "kind": {"enum": ["big", "small"]},
+                "count": {"type": "integer", "exclusiveMinimum": 0},
             },
             "required": ["name"],
             "additionalProperties": False,
         }
     },
 }
-NAME = ("lines", "[]", "name")
+NAME, COUNT = ("lines", "[]", "name"), ("lines", "[]", "count")
 END = 0
 
 
@@ -45,10 +47,12 @@ def names():
 @pytest.fixture(scope="module")
 def grounding() -> GroundingRules:
     rows = [
-        Example(name, f"please send {name}s today", {"lines": [{"name": name}]}) for name in names()
+        Example(name, f"please send {i} {name}s today", {"lines": [{"name": name, "count": i}]})
+        for i, name in enumerate(names())
     ]
-    found = learn_grounding(rows)
-    assert list(found.fields) == [NAME]
+    found = learn_grounding(rows, NumberWords())
+    assert list(found.strings) == [NAME]
+    assert list(found.numbers) == [COUNT]
     return found
 
 
@@ -83,6 +87,98 @@ def test_a_row_may_write_words_of_its_input_and_no_others(
 
 
 @pytest.mark.parametrize("notation", list(Notation))
+@pytest.mark.parametrize(
+    ("text", "count", "wanted"),
+    [
+        ("please send 12 tolaves, room 340", 12, True),
+        ("please send 12 tolaves, room 340", 340, True),
+        ("please send 12 tolaves, room 340", 1, False),
+        ("please send 12 tolaves, room 340", 3, False),
+        ("please send 1.5 tolaves", 1.5, False),  # the schema asks for a whole number
+        ("please send 0 tolaves", 0, False),  # and for a positive one
+        ("please send tolaves", 12, False),
+    ],
+)
+def test_a_row_may_write_numbers_that_its_input_states(
+    grounding, json_tokenizer, notation, text, count, wanted
+):
+    made = constraint(grounding, notation, json_tokenizer, lambda _: text)
+    writing = open_writing(notation, OutputFormat.json, SCHEMA)
+    line = {"name": "tolave"}
+    assert admitted(made.guide([1]), json_tokenizer, writing.write({"lines": [line]}))
+    written = writing.write({"lines": [{**line, "count": count}]})
+    assert admitted(made.guide([1]), json_tokenizer, written) == wanted
+
+
+@pytest.mark.parametrize("notation", list(Notation))
+def test_a_number_that_must_be_there_is_free_where_the_input_states_none(
+    grounding, json_tokenizer, notation
+):
+    line = {**SCHEMA["$defs"]["line"], "required": ["name", "count"]}
+    schema = {**SCHEMA, "$defs": {"line": line}}
+    writing = open_writing(notation, OutputFormat.json, schema)
+    written = writing.write({"lines": [{"name": "tolave", "count": 12}]})
+    grammars = grounded(grounding, notation, schema)
+    for text, wanted in (("send tolaves", True), ("send 12 tolaves", True), ("5 tolaves", False)):
+        made = Constraint(grammars.of(text), json_tokenizer, (END,))
+        assert admitted(made.guide([1]), json_tokenizer, written) == wanted
+
+
+@pytest.mark.parametrize("notation", list(Notation))
+def test_a_definition_that_other_fields_share_is_theirs_as_before(
+    grounding, json_tokenizer, notation
+):
+    """`note` and `name` say the same, and only one of them is grounded."""
+    word = {"type": "string", "minLength": 1}
+    line = SCHEMA["$defs"]["line"]
+    shared = {**line["properties"], "name": {"$ref": "#/$defs/word"}}
+    schema = {
+        **SCHEMA,
+        "$defs": {
+            "line": {**line, "properties": {**shared, "note": {"$ref": "#/$defs/word"}}},
+            "word": word,
+        },
+    }
+    writing = open_writing(notation, OutputFormat.json, schema)
+    made = grounded(grounding, notation, schema)
+    assert not made.unreached
+    guide = Constraint(made.of("send 2 tolaves"), json_tokenizer, (END,)).guide
+    for name, note, wanted in (("tolave", "tolave", True), ("tolave", "soon", True),
+                               ("soon", "soon", False)):  # fmt: skip
+        written = writing.write({"lines": [{"name": name, "note": note}]})
+        assert admitted(guide([1]), json_tokenizer, written) == wanted
+
+
+@pytest.mark.parametrize("notation", list(Notation))
+def test_lengths_that_the_schema_asks_of_a_name_hold(grounding, json_tokenizer, notation):
+    line = SCHEMA["$defs"]["line"]
+    short = {"type": "string", "minLength": 3, "maxLength": 6}
+    schema = {
+        **SCHEMA,
+        "$defs": {"line": {**line, "properties": {**line["properties"], "name": short}}},
+    }
+    writing = open_writing(notation, OutputFormat.json, schema)
+    made = grounded(grounding, notation, schema)
+    guide = Constraint(made.of("send tolaves and tamarinas, ra"), json_tokenizer, (END,)).guide
+    for name, wanted in (("tolave", True), ("tamarina", False), ("ra", False)):
+        written = writing.write({"lines": [{"name": name}]})
+        assert admitted(guide([1]), json_tokenizer, written) == wanted
+
+
+@pytest.mark.parametrize(
+    "more", [{"pattern": "^[a-z]+$"}, {"format": "date"}, {"$ref": "#/$defs/line", "maxLength": 3}]
+)
+def test_a_name_of_which_the_schema_says_more_is_named_and_left_free(grounding, more):
+    line = SCHEMA["$defs"]["line"]
+    name = more if "$ref" in more else {"type": "string", **more}
+    schema = {
+        **SCHEMA,
+        "$defs": {"line": {**line, "properties": {**line["properties"], "name": name}}},
+    }
+    assert grounded(grounding, Notation.json, schema).unreached == [NAME]
+
+
+@pytest.mark.parametrize("notation", list(Notation))
 def test_the_schema_itself_is_left_as_it_was(grounding, notation):
     before = json.dumps(SCHEMA)
     schema = grounded(grounding, notation)
@@ -103,13 +199,13 @@ def test_a_field_that_the_schema_says_in_two_ways_is_named_and_left_free(groundi
     }
     made = grounded(grounding, Notation.json, schema)
     assert made.unreached == [NAME]
-    assert made.of("send tolaves") == schema
+    assert made.of("send 3 tolaves")["$defs"]["line"]["properties"]["name"] == open_name
 
 
 def test_references_that_lead_in_a_circle_end(grounding):
     circle = {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}
     made = grounded(grounding, Notation.json, {"$ref": "#/$defs/a", "$defs": circle})
-    assert made.unreached == [NAME]
+    assert made.unreached == [NAME, COUNT]
 
 
 def test_an_input_without_words_leaves_the_field_to_the_schema(grounding, json_tokenizer):
@@ -134,7 +230,7 @@ def test_an_input_of_too_many_words_is_held_to_the_schema_alone_and_told(
 def test_rows_side_by_side_have_each_their_own(grounding, build_model, json_tokenizer):
     """Through the engine, with random weights: whatever is whole is a word of its own input."""
     words = ("tolaves", "pirules", "zenitas", "mubaros", "rilocas")
-    texts = [f"{'please ' * (1 + i % 3)}send {word} today" for i, word in enumerate(words * 3)]
+    texts = [f"{'please ' * (1 + i % 3)}send {i} {word} today" for i, word in enumerate(words * 3)]
     chat = ChatFormat(json_tokenizer, None, None, "<end>")
     renderer = Renderer(chat, "Read the order.", OutputFormat.json, SCHEMA, Notation.positional)
     made = constraint(grounding, Notation.positional, json_tokenizer, renderer.read_input)
@@ -151,11 +247,12 @@ def test_rows_side_by_side_have_each_their_own(grounding, build_model, json_toke
             word = line["name"].split()[0]
             assert word in text
             assert word not in ("today", "pleases")
+            assert line.get("count", number) == number
     assert whole > 5
 
 
 def test_the_digest_is_of_what_was_learned_too(grounding, json_tokenizer):
     made = constraint(grounding, Notation.json, json_tokenizer, str)
     assert made.digest != Constraint(SCHEMA, json_tokenizer, (END,)).digest
-    other = GroundedSchema(SCHEMA, GroundingRules({}, {}), lambda schema: schema)
+    other = GroundedSchema(SCHEMA, GroundingRules({}, {}, NumberWords(), {}), lambda schema: schema)
     assert GroundedConstraint(SCHEMA, other, str, json_tokenizer, (END,)).digest != made.digest

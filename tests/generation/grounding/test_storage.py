@@ -1,5 +1,6 @@
 import pytest
 
+from exp.data.augmentation.lexicon import load_number_words
 from exp.errors import CheckpointError
 from exp.generation.grounding.learning import learn_grounding
 from exp.generation.grounding.storage import read_grounding, write_grounding
@@ -9,21 +10,26 @@ from exp.records import Example
 def test_what_was_learned_is_the_same_after_a_file(tmp_path):
     names = [f"{a}{b}{c}ón" for a in "bcdf" for b in ("alm", "er", "ib", "od") for c in "lmnp"]
     rows = [
-        Example(name, f"dos cajas de {name.replace('ó', 'o')}es para hoy", {"name": name})
-        for name in names
+        Example(
+            name, f"{i} cajas de {name.replace('ó', 'o')}es para hoy", {"name": name, "count": i}
+        )
+        for i, name in enumerate(names)
     ]
-    grounding = learn_grounding(rows)
-    rules = grounding.fields[("name",)]
+    grounding = learn_grounding(rows, load_number_words("es", None))
+    rules = grounding.strings[("name",)]
     path = tmp_path / "grounding.json"
     write_grounding(path, grounding)
     again = read_grounding(path)
     assert again.digest == grounding.digest
     for text in ("dos cajas de zorzalones", "UN PALMERON, hoy", "3 bananones de X-31"):
-        assert again.fields[("name",)].pattern(text) == rules.pattern(text)
+        assert again.strings[("name",)].pattern(text) == rules.pattern(text)
+    assert again.numbers == grounding.numbers
+    assert again.numbers[("count",)].decimals == 0
+    assert again.number_words == grounding.number_words
     assert "zorzalón" in rules.pattern("dos cajas de zorzalones")
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"fields": [[["a"], {}]]}'])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"strings": [[["a"], {}]]}'])
 def test_a_missing_or_damaged_file_is_told_in_three_lines(tmp_path, content):
     path = tmp_path / "grounding.json"
     if content is not None:

@@ -31,7 +31,7 @@ class Grounding:
 
 def ground(passage: Passage) -> Grounding:
     """Look the answer's values up in a text."""
-    stated = stated_values(passage.text, passage.words, passage.numerals, passage.lexicon)
+    stated = stated_values(passage.text, passage.words, passage.numerals, passage.lexicon.numbers)
     values: set[Event] = {("number", number) for number in passage.target.numbers & stated}
     events: list[tuple[int, str, str | Decimal]] = [
         (numeral.first, "number", numeral.value.normalize()) for numeral in passage.numerals

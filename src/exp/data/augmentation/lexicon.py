@@ -10,6 +10,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
+from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.words import fold, split_words
 from exp.data.sources.location import locate
 from exp.errors import ConfigError, DataError
@@ -27,14 +28,7 @@ class Lexicon:
 
     Attributes:
         language: Name of the language in num2words.
-        small: Number words below 1000 -> value.
-        scales: Number words that multiply -> value.
-        collectives: Words that count pieces ("dozen") -> value.
-        fractions: Words for parts ("half") -> value.
-        tens_joiner: Word that stands between tens and units; "" if none has to.
-        hundreds_joiner: Word that may stand behind hundreds; "" if none does.
-        decimal_words: Words between a whole number and its decimals.
-        groups: Marks that group thousands where three digits follow.
+        numbers: How numbers are written.
         notations: (decimal mark, thousands mark) pairs in which digits may be written.
         feminine: Endings by which a noun is feminine; number words then agree with it.
         masculine: Endings by which it is masculine.
@@ -47,14 +41,7 @@ class Lexicon:
     """
 
     language: str
-    small: Mapping[str, int]
-    scales: Mapping[str, int]
-    collectives: Mapping[str, Decimal]
-    fractions: Mapping[str, Decimal]
-    tens_joiner: str
-    hundreds_joiner: str
-    decimal_words: frozenset[str]
-    groups: str
+    numbers: NumberWords
     notations: tuple[tuple[str, str], ...]
     feminine: tuple[str, ...]
     masculine: tuple[str, ...]
@@ -77,17 +64,12 @@ class Lexicon:
         return {first: sorted(all_, key=lambda p: -len(p[0])) for first, all_ in found.items()}
 
     @cached_property
-    def number_words(self) -> frozenset[str]:
-        """All words that are a number or a part of one."""
-        return frozenset((*self.small, *self.scales, *self.collectives, *self.fractions))
-
-    @cached_property
     def vocabulary(self) -> frozenset[str]:
         """All words that are known; no misspelling may give one of them."""
         synonyms = {
             word.folded for group in self.synonyms for p in group for word in split_words(p)
         }
-        return self.number_words | self.openers | self.pointers | self.keep | synonyms
+        return self.numbers.all | self.openers | self.pointers | self.keep | synonyms
 
     @cached_property
     def near_keys(self) -> dict[str, str]:
@@ -134,6 +116,21 @@ def load_lexicon(language: str | None, path: str | None) -> Lexicon:
     if path is not None:
         content = _merge(content, _read(path))
     return _build(content, language or "")
+
+
+def load_number_words(language: str | None, path: str | None) -> NumberWords:
+    """Read how a language writes numbers; digits alone where there is no lexicon of it.
+
+    Args:
+        language: ISO 639-1, from the task.
+        path: The user's file, or None.
+
+    Raises:
+        DataError: The user's file is missing or holds something else than a lexicon.
+    """
+    if path is None and language not in shipped_languages():
+        return NumberWords()
+    return load_lexicon(language, path).numbers
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -225,14 +222,16 @@ def _build(content: Mapping[str, Any], language: str) -> Lexicon:
     written = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return Lexicon(
         language=content.get("language", language),
-        small=table("small"),
-        scales=table("scales"),
-        collectives=exact("collectives"),
-        fractions=exact("fractions"),
-        tens_joiner=fold(content.get("tens_joiner", "")),
-        hundreds_joiner=fold(content.get("hundreds_joiner", "")),
-        decimal_words=listed("decimal_words"),
-        groups=content.get("groups", ""),
+        numbers=NumberWords(
+            small=table("small"),
+            scales=table("scales"),
+            collectives=exact("collectives"),
+            fractions=exact("fractions"),
+            tens_joiner=fold(content.get("tens_joiner", "")),
+            hundreds_joiner=fold(content.get("hundreds_joiner", "")),
+            decimal_words=listed("decimal_words"),
+            groups=content.get("groups", ""),
+        ),
         notations=tuple((pair[0], pair[1]) for pair in content.get("notations", [[".", ""]])),
         feminine=tuple(map(fold, content.get("feminine", []))),
         masculine=tuple(map(fold, content.get("masculine", []))),

@@ -69,13 +69,13 @@ def write_digits(value: Decimal, lexicon: Lexicon) -> list[str]:
     for decimal, thousands in lexicon.notations:
         grouped = f"{int(whole):,}".replace(",", thousands) if len(whole) > 3 else whole
         # A comma between thousands is clear where the language says so, or where decimals follow.
-        clear = thousands in lexicon.groups[:1] or not thousands.strip()
+        clear = thousands in lexicon.numbers.groups[:1] or not thousands.strip()
         for decimals in (cents, padded):
             if decimals:
                 forms[f"{grouped}{decimal}{decimals}"] = None
             elif clear or grouped == whole:
                 forms[grouped] = None
-    return [form for form in forms if read_notation(form, lexicon.groups)[0] == value]
+    return [form for form in forms if read_notation(form, lexicon.numbers.groups)[0] == value]
 
 
 def write_words(value: Decimal, lexicon: Lexicon, noun: str) -> list[str]:
@@ -150,5 +150,5 @@ def _reads_back(passage: Passage, numeral: Numeral, form: str) -> bool:
         and words[n.last].end == at + len(form)
         and n.value == numeral.value
         and n.plain
-        for n in find_numerals(text, words, passage.lexicon)
+        for n in find_numerals(text, words, passage.lexicon.numbers)
     )

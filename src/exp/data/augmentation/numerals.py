@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import Enum, auto
 from itertools import pairwise
 
-from exp.data.augmentation.lexicon import Lexicon
+from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.words import Word
 
 # One to three digits and groups of three behind one kind of mark, then decimals behind another; or
@@ -53,12 +53,14 @@ class Numeral:
     plain: bool
 
 
-def find_numerals(text: str, words: Sequence[Word], lexicon: Lexicon) -> tuple[Numeral, ...]:
+def find_numerals(
+    text: str, words: Sequence[Word], number_words: NumberWords
+) -> tuple[Numeral, ...]:
     """Find all numerals of a text, from left to right."""
     found: list[Numeral] = []
     i = 0
     while i < len(words):
-        numeral = _read(text, words, i, lexicon)
+        numeral = _read(text, words, i, number_words)
         if numeral is None:
             i += 1
         else:
@@ -67,26 +69,28 @@ def find_numerals(text: str, words: Sequence[Word], lexicon: Lexicon) -> tuple[N
     return tuple(found)
 
 
-def _read(text: str, words: Sequence[Word], i: int, lexicon: Lexicon) -> Numeral | None:
+def _read(text: str, words: Sequence[Word], i: int, number_words: NumberWords) -> Numeral | None:
     word = words[i]
     if any(c.isdigit() for c in word.text):
-        return _read_digits(text, words, i, lexicon)
-    part = _SIGNS.get(word.text, lexicon.collectives.get(word.folded))
+        return _read_digits(text, words, i, number_words)
+    part = _SIGNS.get(word.text, number_words.collectives.get(word.folded))
     if part is None:
-        part = lexicon.fractions.get(word.folded)
+        part = number_words.fractions.get(word.folded)
     if part is not None:
         readings = {part, Decimal(1)} if part > 1 else {part}
         return Numeral(i, i, part, frozenset(readings), Kind.part, plain=False)
-    spelt = _read_words(text, words, i, lexicon)
+    spelt = _read_words(text, words, i, number_words)
     if spelt is None:
         return None
     value, last = spelt
     # "a hundred" is one number with its article; "un" and "one" often are articles.
-    article = last == i and i > 0 and words[i - 1].folded == "a" and word.folded in lexicon.scales
+    article = (
+        last == i and i > 0 and words[i - 1].folded == "a" and word.folded in number_words.scales
+    )
     return Numeral(i, last, value, frozenset({value}), Kind.words, value != 1 and not article)
 
 
-def _read_digits(text: str, words: Sequence[Word], i: int, lexicon: Lexicon) -> Numeral:
+def _read_digits(text: str, words: Sequence[Word], i: int, number_words: NumberWords) -> Numeral:
     word = words[i]
     match = _DIGITS.match(text, word.start)
     if match is None or not word.text[0].isdigit() or not word.text.isdecimal():
@@ -99,15 +103,15 @@ def _read_digits(text: str, words: Sequence[Word], i: int, lexicon: Lexicon) -> 
         last += 1
     if words[last].end > match.end():
         # The last digits are glued to letters: "1.5kg", or a code.
-        value, readings = read_notation(match[0], lexicon.groups)
+        value, readings = read_notation(match[0], number_words.groups)
         return Numeral(i, last, value, readings, Kind.digits, plain=False)
-    value, readings = read_notation(match[0], lexicon.groups)
+    value, readings = read_notation(match[0], number_words.groups)
     before, after = text[max(0, word.start - 2) : word.start], text[match.end() : match.end() + 8]
     plain = bool(_BEFORE.search(before)) and bool(_AFTER.match(after))
     plain = plain and str(value) != "1" and not re.match(r"0\d", match[0])
     follower = words[last + 1] if last + 1 < len(words) else None
     if follower and _NARROW.fullmatch(text[match.end() : follower.start]):
-        scale = lexicon.scales.get(follower.folded, 1)
+        scale = number_words.scales.get(follower.folded, 1)
         if scale >= 1000:  # "2 mil"
             value = value * scale
             return Numeral(i, last + 1, value, frozenset({value}), Kind.digits, plain=False)
@@ -146,7 +150,7 @@ def read_notation(digits: str, groups: str) -> tuple[Decimal, frozenset[Decimal]
 
 
 def _read_words(
-    text: str, words: Sequence[Word], i: int, lexicon: Lexicon
+    text: str, words: Sequence[Word], i: int, number_words: NumberWords
 ) -> tuple[Decimal, int] | None:
     """Read the longest number in words that begins at word `i`: its value and its last word.
 
@@ -160,16 +164,16 @@ def _read_words(
         word = words[i].folded
         if last >= 0 and not _NARROW.fullmatch(text[words[i - 1].end : words[i].start]):
             break
-        if word in lexicon.small:
-            value = lexicon.small[word]
+        if word in number_words.small:
+            value = number_words.small[word]
             tens = room == 10
-            if value >= room or (tens and bool(lexicon.tens_joiner) and not joined):
+            if value >= room or (tens and bool(number_words.tens_joiner) and not joined):
                 break
             current += value
             room = _room_below(value)
             last, joined = i, False
-        elif word in lexicon.scales and not joined:
-            scale = lexicon.scales[word]
+        elif word in number_words.scales and not joined:
+            scale = number_words.scales[word]
             if scale < 1000:
                 if not current < 100 or (current == 0 and last >= 0 and room < 1000):
                     break
@@ -181,7 +185,7 @@ def _read_words(
             else:
                 break
             last = i
-        elif last >= 0 and not joined and word and _may_join(word, room, lexicon):
+        elif last >= 0 and not joined and word and _may_join(word, room, number_words):
             joined = True
         else:
             break
@@ -196,14 +200,14 @@ def _room_below(value: int) -> int:
     return 10 if value >= 20 and value % 10 == 0 else 0
 
 
-def _may_join(word: str, room: int, lexicon: Lexicon) -> bool:
-    return (word == lexicon.tens_joiner and room == 10) or (
-        word == lexicon.hundreds_joiner and room in (100, 1000)
+def _may_join(word: str, room: int, number_words: NumberWords) -> bool:
+    return (word == number_words.tens_joiner and room == 10) or (
+        word == number_words.hundreds_joiner and room in (100, 1000)
     )
 
 
 def stated_values(
-    text: str, words: Sequence[Word], numerals: Sequence[Numeral], lexicon: Lexicon
+    text: str, words: Sequence[Word], numerals: Sequence[Numeral], number_words: NumberWords
 ) -> frozenset[Decimal]:
     """Give every value that the text may state, also by several numerals together.
 
@@ -212,7 +216,7 @@ def stated_values(
     stated = {value for numeral in numerals for value in numeral.readings}
     for a, b in pairwise(numerals):
         if b.first - a.last <= 4:
-            stated |= _together(text, words, a, b, lexicon)
+            stated |= _together(text, words, a, b, number_words)
     for a, b, c in zip(numerals, numerals[1:], numerals[2:], strict=False):
         if c.value < 1 and b.kind is Kind.part and c.first - a.last <= 5:
             stated |= {a.value + c.value, (a.value + c.value) * b.value}
@@ -220,7 +224,7 @@ def stated_values(
 
 
 def _together(
-    text: str, words: Sequence[Word], a: Numeral, b: Numeral, lexicon: Lexicon
+    text: str, words: Sequence[Word], a: Numeral, b: Numeral, number_words: NumberWords
 ) -> set[Decimal]:
     between = [word.folded for word in words[a.last + 1 : b.first]]
     stated: set[Decimal] = set()
@@ -229,7 +233,7 @@ def _together(
         stated |= {reading + b.value for reading in a.readings if b.value < 1}
         if b.value < 1 < a.value and a.kind is Kind.part:
             stated.add(a.value * (1 + b.value))
-    if b.value < 100 and any(word in lexicon.decimal_words for word in between):
+    if b.value < 100 and any(word in number_words.decimal_words for word in between):
         stated |= {a.value + b.value / 100, a.value + (b.value / 10 if b.value < 10 else 0)}
     if not between and text[words[a.last].end : words[b.first].start].strip() == "/" and b.value:
         stated.add(a.value / b.value)

@@ -37,7 +37,7 @@ class Passage:
 
     @cached_property
     def numerals(self) -> tuple[Numeral, ...]:
-        return find_numerals(self.text, self.words, self.lexicon)
+        return find_numerals(self.text, self.words, self.lexicon.numbers)
 
     @cached_property
     def places(self) -> list[tuple[Place, str]]:

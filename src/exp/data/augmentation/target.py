@@ -1,12 +1,12 @@
 """What an answer says, as values that can be looked for in the input."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 
 from exp.config.schema import OutputFormat
 from exp.data.augmentation.words import split_words
+from exp.data.free_fields import leaves
 from exp.records import Json
 
 
@@ -36,25 +36,16 @@ def read_target(output: Json, output_format: OutputFormat) -> Target:
     if output_format is OutputFormat.text:
         words = split_words(output) if isinstance(output, str) else ()
         return Target(tuple(dict.fromkeys(word.text for word in words)), frozenset(), ordered=True)
-    leaves = list(_leaves(output))
-    strings = (leaf for leaf in leaves if isinstance(leaf, str))
-    numbers = (leaf for leaf in leaves if isinstance(leaf, int | float))
+    values = [value for _, value in leaves(output)]
+    strings = (value for value in values if isinstance(value, str))
+    numbers = (
+        value for value in values if isinstance(value, int | float) and not isinstance(value, bool)
+    )
     return Target(
         strings=tuple(dict.fromkeys(text for text in strings if split_words(text))),
         numbers=frozenset(abs(Decimal(str(number))) for number in numbers),
         ordered=_has_order(output),
     )
-
-
-def _leaves(value: Json) -> Iterator[Json]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    elif not isinstance(value, bool) and value is not None:
-        yield value
 
 
 def _has_order(value: Json) -> bool:

@@ -1,4 +1,4 @@
-"""Learn from training rows which fields are words of the input, and in which forms."""
+"""Learn from training rows which fields are words or numbers of the input, and in which forms."""
 
 import re
 from collections import Counter
@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from exp.data.augmentation.location import find_value
+from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.words import Word, gaps, split_words, strip_accents
 from exp.data.free_fields import FieldPath, learn_free_fields, string_values
 from exp.generation.grounding.inflection import Taken, learn_inflections
-from exp.generation.grounding.rules import FieldRules, GroundingRules
+from exp.generation.grounding.numbers import MOST_UNGROUNDED, learn_numbers
+from exp.generation.grounding.rules import GroundingRules, StringRules
 from exp.records import Example
 
 MOST_ROWS = 2000
@@ -19,16 +21,27 @@ MOST_KNOWN = 2000
 """Words of answers that a misspelt word may stand for, the most frequent ones."""
 COMMON = 20
 """Times that a word is outside of values, and never in one, before no value can end with it."""
-MOST_UNGROUNDED = 0.1
-"""Share of a field's values that no pattern admits, above which the field is left free."""
 SHORTEST_ENDING = 2
 """Letters of such a word: a single letter may be anything."""
 
 
-def learn_grounding(examples: Iterable[Example]) -> GroundingRules:
-    """Learn from training rows which fields are words of the input, and in which forms."""
+def learn_grounding(examples: Iterable[Example], number_words: NumberWords) -> GroundingRules:
+    """Learn from training rows which fields are words or numbers of the input, and in which forms.
+
+    Args:
+        examples: The training rows.
+        number_words: How the language of the inputs writes numbers.
+    """
     rows = list(islice(examples, MOST_ROWS))
-    fields: dict[FieldPath, FieldRules] = {}
+    strings, free_strings = _learn_strings(rows)
+    numbers, free_numbers = learn_numbers(rows, number_words)
+    return GroundingRules(strings, numbers, number_words, {**free_strings, **free_numbers})
+
+
+def _learn_strings(
+    rows: Sequence[Example],
+) -> tuple[dict[FieldPath, StringRules], dict[FieldPath, float]]:
+    fields: dict[FieldPath, StringRules] = {}
     left_free: dict[FieldPath, float] = {}
     for path in sorted(learn_free_fields(rows)):
         rules = _learn_field(rows, path)
@@ -43,7 +56,7 @@ def learn_grounding(examples: Iterable[Example]) -> GroundingRules:
             left_free[path] = share
         else:
             fields[path] = replace(rules, always=tuple(sorted(set(missed))))
-    return GroundingRules(fields, left_free)
+    return fields, left_free
 
 
 @dataclass(frozen=True)
@@ -116,14 +129,14 @@ class _Seen:
         return heads, linked
 
 
-def _learn_field(rows: Sequence[Example], path: FieldPath) -> FieldRules:
+def _learn_field(rows: Sequence[Example], path: FieldPath) -> StringRules:
     seen = _Seen()
     for example in rows:
         seen.add(example.input, _values(example, path))
     links = seen.links()
     heads, linked = seen.taken(links)
     known = [word for word, _ in seen.known.most_common(MOST_KNOWN)]
-    return FieldRules(
+    return StringRules(
         inflections=learn_inflections(heads, known),
         linked=learn_inflections(linked, known),
         links=frozenset(links),
@@ -133,7 +146,7 @@ def _learn_field(rows: Sequence[Example], path: FieldPath) -> FieldRules:
     )
 
 
-def _admitted(example: Example, path: FieldPath, rules: FieldRules) -> Iterable[tuple[str, bool]]:
+def _admitted(example: Example, path: FieldPath, rules: StringRules) -> Iterable[tuple[str, bool]]:
     values = _values(example, path)
     if values:
         admits = re.compile(rules.pattern(example.input)).fullmatch

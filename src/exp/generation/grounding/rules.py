@@ -1,27 +1,30 @@
-"""Where in an input an answer's strings of free choice may come from.
+"""Where in an input an answer's strings of free choice and its numbers may come from.
 
 A small model that is to copy a name it has never seen mangles it, or writes one that it knows. In
 grounded decoding such a string can only be words of the input, side by side, in forms that training
-answers give to words (`inflection.py`). What that means for a field is learned from the training
-rows (`learning.py`); what it means for a row is a pattern, which the grammar then asks of the field
-(`schema.py`).
+answers give to words (`inflection.py`), and a number one that the input states (`numbers.py`). What
+that means for a field is learned from the training rows (`learning.py`); what it means for a row is
+a pattern or a list, which the grammar then asks of the field (`schema.py`).
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
+from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.words import Word, gaps, split_words, strip_accents
 from exp.data.free_fields import FieldPath
 from exp.generation.grounding.inflection import Inflections
+from exp.generation.grounding.numbers import NumberRules
 
 
 @dataclass(frozen=True)
-class FieldRules:
+class StringRules:
     """How the strings of one field come out of an input.
 
     Attributes:
@@ -78,32 +81,46 @@ class FieldRules:
 
 @dataclass(frozen=True)
 class GroundingRules:
-    """The rules of all fields whose strings come out of the input; others are free.
+    """The rules of all fields whose values come out of the input; others are free.
 
     Attributes:
-        fields: Field -> its rules.
-        left_free: Field -> the share of its values that the input does not spell out.
+        strings: Field -> the rules of its strings.
+        numbers: Field -> the rules of its numbers.
+        number_words: What numbers in inputs are read by.
+        left_free: Field -> the share of its values that the input does not have.
     """
 
-    fields: Mapping[FieldPath, FieldRules]
+    strings: Mapping[FieldPath, StringRules]
+    numbers: Mapping[FieldPath, NumberRules]
+    number_words: NumberWords
     left_free: Mapping[FieldPath, float]
 
     @cached_property
     def digest(self) -> str:
-        """Changes with anything that can change a pattern."""
+        """Changes with anything that can change what is admitted."""
         return hashlib.sha256(json.dumps(self.to_plain(), sort_keys=True).encode()).hexdigest()
 
-    def to_plain(self) -> dict[str, list[Any]]:
+    def to_plain(self) -> dict[str, Any]:
         """Give the rules as JSON has them; `storage.py` reads them back."""
         return {
-            "fields": [[list(path), _plain(rules)] for path, rules in self.fields.items()],
+            "strings": [[list(path), _plain(rules)] for path, rules in self.strings.items()],
+            "numbers": [[list(path), _plain(rules)] for path, rules in self.numbers.items()],
+            "number_words": _plain(self.number_words),
             "left_free": [[list(path), share] for path, share in self.left_free.items()],
         }
 
 
-def _plain(rules: FieldRules) -> dict[str, Any]:
-    fields = asdict(rules)
-    return fields | {name: sorted(v) for name, v in fields.items() if isinstance(v, frozenset)}
+def _plain(value: Any) -> Any:
+    """What JSON has for rules: sets in order, exact numbers as texts."""
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def _literal(text: str) -> str:

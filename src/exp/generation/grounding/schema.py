@@ -1,13 +1,21 @@
-"""The schema of what one row may write: strings of free choice are words of its own input."""
+"""The schema of what one row may write: names and numbers are those of its own input."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import count
+from typing import Any, TypeGuard, cast
+
+from jsonschema.protocols import Validator
 
 from exp.data.augmentation.words import split_words
 from exp.data.free_fields import FieldPath
 from exp.data.key_order import local_target
-from exp.generation.grounding.rules import GroundingRules
+from exp.data.output import compile_schema, schema_errors
+from exp.generation.grounding.numbers import NumberRules, stated_numbers
+from exp.generation.grounding.rules import GroundingRules, StringRules
 
 Grammar = dict[str, Any]
 
@@ -16,10 +24,13 @@ MOST_WORDS = 500
 
 _MARK = "\ue000"
 """Begins what stands for a field until a row is known; no text that a person writes has it."""
+_ANNOTATIONS = {"title", "description", "$comment", "examples", "default", "deprecated"}
+_SAID_OF_A_STRING = {"type", "minLength", "maxLength", *_ANNOTATIONS}
+"""What a pattern can stand beside, in whatever way strings are written."""
 
 
 class GroundedSchema:
-    """A schema with gaps, one per grounded field, that each row fills with a pattern of its own.
+    """A schema with gaps, one per grounded field, that each row fills by its own input.
 
     The gaps are put into the task's schema, and only then is the grammar of what is written made of
     it, so that it does not matter how the task's notation moves things about.
@@ -30,68 +41,162 @@ class GroundedSchema:
         grammar_of: Makes the grammar of what is written of a schema.
 
     Attributes:
-        unreached: Grounded fields that the schema does not name as a plain property; they are free.
-        digest: Changes with anything that can change a row's schema, but for the schema itself.
+        unreached: Grounded fields that the schema does not name as a plain property, or says more
+            of than can be asked together with what a row admits; they are free.
+        digest: Changes with anything that changes a row's schema, but for the schema itself.
     """
 
     def __init__(
         self, schema: Grammar, grounding: GroundingRules, grammar_of: Callable[[Grammar], Grammar]
     ) -> None:
         marked = copy.deepcopy(schema)
-        self._rules = {}
+        validator = compile_schema(schema)
+        self._gaps: dict[str, _StringGap | _NumberGap] = {}
         self.unreached: list[FieldPath] = []
-        for number, (path, rules) in enumerate(grounding.fields.items()):
+        for path, rules in (*grounding.strings.items(), *grounding.numbers.items()):
             place = _place_of(path, marked)
-            if place is None:
+            mark = f"{_MARK}{len(self._gaps)}"
+            if isinstance(rules, StringRules) and _is_string(place):
+                self._gaps[mark] = _StringGap(rules, place.get("minLength"), place.get("maxLength"))
+                place.clear()
+                place["enum"] = [mark]
+            elif isinstance(rules, NumberRules) and _is_number(place):
+                own = validator.evolve(schema=dict(place))
+                self._gaps[mark] = _NumberGap(rules, own, _may_be_left_out(path, marked))
+                place["$comment"] = mark
+            else:
                 self.unreached.append(path)
-                continue
-            mark = f"{_MARK}{number}"
-            place.clear()
-            place["enum"] = [mark]
-            self._rules[mark] = rules
         self._grammar = grammar_of(marked)
+        self._number_words = grounding.number_words
         self.digest = grounding.digest
 
     def of(self, text: str) -> Grammar | None:
         """Make the schema of what may be written for an input; None if it has too many words."""
         if len(split_words(text)) > MOST_WORDS:
             return None
-        patterns = {mark: rules.pattern(text) for mark, rules in self._rules.items()}
-        filled: Grammar = _filled(self._grammar, patterns)
+        stated = stated_numbers(text, self._number_words)
+        fillings = {
+            mark: gap.filling(text) if isinstance(gap, _StringGap) else gap.filling(stated)
+            for mark, gap in self._gaps.items()
+        }
+        filled: Grammar = _filled(self._grammar, fillings)
         return filled
 
 
+@dataclass(frozen=True, slots=True)
+class _StringGap:
+    """A field of words of the input; its lengths are the schema's."""
+
+    rules: StringRules
+    shortest: int | None
+    longest: int | None
+
+    def filling(self, text: str) -> Callable[[str], Grammar]:
+        pattern = self.rules.pattern(text) or "[^ ].*"
+
+        def behind(space: str) -> Grammar:
+            filled: Grammar = {"type": "string", "pattern": f"^{space}{pattern}$"}
+            if self.shortest is not None:
+                filled["minLength"] = self.shortest + len(space)
+            if self.longest is not None:
+                filled["maxLength"] = self.longest + len(space)
+            return filled
+
+        return behind
+
+
+@dataclass(frozen=True, slots=True)
+class _NumberGap:
+    """A field of numbers of the input.
+
+    Attributes:
+        rules: Which of them.
+        own: What the schema says of the field.
+        optional: Whether an answer may do without it; where it may not, and the input states no
+            number, it is free.
+    """
+
+    rules: NumberRules
+    own: Validator
+    optional: bool
+
+    def filling(self, stated: frozenset[Decimal]) -> Grammar | bool:
+        values = [v for v in self.rules.values(stated) if not schema_errors(v, self.own)]
+        if values:
+            return {"enum": values}
+        return False if self.optional else cast(Grammar, self.own.schema)
+
+
+def _is_string(place: Grammar | None) -> TypeGuard[Grammar]:
+    return place is not None and place.get("type") == "string" and place.keys() <= _SAID_OF_A_STRING
+
+
+def _is_number(place: Grammar | None) -> TypeGuard[Grammar]:
+    return place is not None and place.get("type") in ("number", "integer") and "$ref" not in place
+
+
 def _place_of(path: FieldPath, schema: Grammar) -> Grammar | None:
-    """Find what a schema says of a field; None where it says it in more than one way."""
-    place: Any = schema
-    for key in (*path, None):
-        place = _followed(place, schema)
-        if not isinstance(place, dict):
+    """Find what a schema says of a field, and of no other; None where it says so in several ways.
+
+    A definition that others refer to as well is copied, and the field refers to the copy.
+    """
+    place = _followed(schema, schema)
+    for key in path:
+        if place is None:
             return None
-        if key is not None:
-            place = place.get("items") if key == "[]" else place.get("properties", {}).get(key)
-    return place if place.get("type") == "string" else None
-
-
-def _followed(place: Any, schema: Grammar) -> Any:
-    """Follow references, which may lead to references, and never for ever."""
-    seen: list[str] = []
-    while isinstance(place, dict) and "$ref" in place and place["$ref"] not in seen:
-        seen.append(place["$ref"])
-        place = local_target(place["$ref"], schema)
+        inside = place.get("items") if key == "[]" else place.get("properties", {}).get(key)
+        place = _followed(inside, schema)
     return place
 
 
-def _filled(grammar: Any, patterns: Mapping[str, str]) -> Any:
+def _may_be_left_out(path: FieldPath, schema: Grammar) -> bool:
+    """Tell whether an object is whole without a field."""
+    parent = _place_of(path[:-1], schema)
+    return path[-1] != "[]" and parent is not None and path[-1] not in parent.get("required", ())
+
+
+def _followed(place: Any, schema: Grammar) -> Grammar | None:
+    """Follow references, which may lead to references, and never for ever."""
+    seen: set[str] = set()
+    while isinstance(place, dict) and "$ref" in place:
+        pointer = place["$ref"]
+        target = local_target(pointer, schema)
+        says_more = place.keys() - {"$ref"} - _ANNOTATIONS
+        if pointer in seen or says_more or not isinstance(target, dict):
+            return None
+        if _references(schema)[pointer] > 1:
+            definitions = schema.setdefault("$defs", {})
+            name = next(n for i in count() if (n := f"grounded_{i}") not in definitions)
+            definitions[name] = target = copy.deepcopy(target)
+            place["$ref"] = pointer = f"#/$defs/{name}"
+        seen.add(pointer)
+        place = target
+    return place if isinstance(place, dict) else None
+
+
+def _references(schema: Any) -> Counter[str]:
+    """How often a schema refers to each of its parts."""
+    if isinstance(schema, list):
+        return sum(map(_references, schema), Counter())
+    if not isinstance(schema, dict):
+        return Counter()
+    inside = sum(map(_references, schema.values()), Counter())
+    pointer = schema.get("$ref")
+    return inside + Counter([pointer]) if isinstance(pointer, str) else inside
+
+
+def _filled(grammar: Any, fillings: Mapping[str, Any]) -> Any:
     if isinstance(grammar, list):
-        return [_filled(each, patterns) for each in grammar]
+        return [_filled(each, fillings) for each in grammar]
     if not isinstance(grammar, dict):
         return grammar
+    number = grammar.get("$comment")
+    if isinstance(number, str) and number in fillings:
+        return fillings[number]
     options = grammar.get("enum")
     if isinstance(options, list) and len(options) == 1 and isinstance(options[0], str):
         # By position, a string is written behind a space.
-        space, mark, number = options[0].rpartition(_MARK)
-        pattern = patterns.get(mark + number)
-        if pattern is not None:
-            return {"type": "string", "pattern": f"^{space}{pattern or '[^ ].*'}$"}
-    return {key: _filled(value, patterns) for key, value in grammar.items()}
+        space, mark, digits = options[0].rpartition(_MARK)
+        if mark + digits in fillings:
+            return fillings[mark + digits](space)
+    return {key: _filled(value, fillings) for key, value in grammar.items()}

@@ -1,0 +1,102 @@
+"""Numbers of an answer are numbers that the input states."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from exp.data import tasks
+from exp.data.augmentation.lexicon import load_number_words
+from exp.data.augmentation.number_words import NumberWords
+from exp.generation.grounding.numbers import (
+    ENOUGH_VALUES,
+    NumberRules,
+    learn_numbers,
+    stated_numbers,
+)
+from exp.records import Example
+
+QUANTITY, PRICE = ("lineas", "[]", "cantidad"), ("lineas", "[]", "precio_unitario")
+SPANISH = load_number_words("es", None)
+
+
+def rows(split: str) -> list[Example]:
+    file = Path(tasks.__path__[0]) / "orders_es" / f"{split}.jsonl"
+    found = map(json.loads, file.read_text("utf-8").splitlines())
+    return [Example(row["id"], row["input"], row["output"]) for row in found]
+
+
+def counted(output, text="take {}"):
+    """As many rows as it takes to learn from, each with its number in the text."""
+    return [Example(str(i), text.format(i), output(i)) for i in range(ENOUGH_VALUES + 10)]
+
+
+def test_the_orders_numbers_come_out_of_their_texts():
+    fields, left_free = learn_numbers(rows("train"), SPANISH)
+    assert set(fields) == {QUANTITY, PRICE}
+    assert not left_free
+    assert fields[QUANTITY].decimals == fields[PRICE].decimals == 2
+
+
+def test_numbers_of_unseen_rows_are_among_those_that_may_be_written():
+    fields, _ = learn_numbers(rows("train"), SPANISH)
+    wanted = missed = 0
+    for row in rows("validation"):
+        stated = stated_numbers(row.input, SPANISH)
+        for line in row.output["lineas"]:
+            for path in (QUANTITY, PRICE):
+                if path[-1] in line:
+                    wanted += 1
+                    missed += line[path[-1]] not in fields[path].values(stated)
+    assert wanted > 500
+    assert missed < 0.01 * wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("doce cajas a 946,25", [12, 946.25]),
+        ("novecientos cuarenta y seis con veinticinco", [25, 946, 946.25]),
+        ("1.250 kilos", [1.25, 1250]),
+        ("0,125 kg", []),  # more decimals than any answer has
+        ("llame al 98765432109876543", []),  # more digits than a JSON number keeps
+        ("nada", []),
+    ],
+)
+def test_what_a_text_states_is_what_a_field_may_be(text, values):
+    assert NumberRules(decimals=2).values(stated_numbers(text, SPANISH)) == values
+
+
+def test_whole_numbers_are_written_as_such():
+    found = NumberRules(decimals=2).values([Decimal("3.00"), Decimal("2.50")])
+    assert json.dumps(found) == "[2.5, 3]"
+
+
+def test_values_that_training_texts_did_not_state_may_always_be_written():
+    examples = [*counted(lambda i: {"size": i}), Example("pair", "take a pair", {"size": 2.5})]
+    fields, _ = learn_numbers(examples, NumberWords())
+    assert fields[("size",)].values(stated_numbers("take 7", NumberWords())) == [2.5, 7]
+
+
+def test_a_language_without_a_lexicon_has_digits():
+    assert stated_numbers("seven of 12", NumberWords()) == {12}
+
+
+def test_a_field_whose_numbers_are_not_in_the_input_is_left_free():
+    fields, left_free = learn_numbers(counted(lambda i: {"length": 1000 + i}), NumberWords())
+    assert not fields
+    assert left_free == {("length",): 1.0}
+
+
+def test_a_few_numbers_that_inputs_do_not_have_are_no_news():
+    assert learn_numbers(counted(lambda i: {"stars": -(i % 5)}), NumberWords()) == ({}, {})
+
+
+def test_too_few_values_tell_nothing():
+    examples = counted(lambda i: {"size": i})[: ENOUGH_VALUES - 1]
+    assert learn_numbers(examples, NumberWords()) == ({}, {})
+
+
+def test_yes_and_no_are_no_numbers():
+    assert learn_numbers(counted(lambda i: {"paid": i > 3}, "1 and 0"), NumberWords()) == ({}, {})
