@@ -36,7 +36,6 @@ def test_the_orders_numbers_come_out_of_their_texts():
     fields, left_free = learn_numbers(rows("train"), SPANISH)
     assert set(fields) == {QUANTITY, PRICE}
     assert not left_free
-    assert fields[QUANTITY].decimals == fields[PRICE].decimals == 2
 
 
 def test_numbers_of_unseen_rows_are_among_those_that_may_be_written():
@@ -77,6 +76,16 @@ def test_values_that_training_texts_did_not_state_may_always_be_written():
     examples = [*counted(lambda i: {"size": i}), Example("pair", "take a pair", {"size": 2.5})]
     fields, _ = learn_numbers(examples, NumberWords())
     assert fields[("size",)].values(stated_numbers("take 7", NumberWords())) == [2.5, 7]
+
+
+@pytest.mark.parametrize(("finest", "decimals"), [(1, 3), (0.125, 3), (0.00625, 5)])
+def test_a_number_may_be_as_fine_as_those_of_training_or_three_decimals(finest, decimals):
+    examples = [
+        *counted(lambda i: {"size": i}),
+        Example("fine", f"take {finest}", {"size": finest}),
+    ]
+    fields, _ = learn_numbers(examples, NumberWords())
+    assert fields[("size",)].decimals == decimals
 
 
 def test_a_language_without_a_lexicon_has_digits():

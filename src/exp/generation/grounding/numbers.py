@@ -20,6 +20,8 @@ MOST_UNGROUNDED = 0.1
 """Share of a field's values that inputs do not have, above which the field is left free."""
 ENOUGH_VALUES = 50
 """Numbers of a field in training before it can be told where they come from."""
+USUAL_DECIMALS = 3
+"""Digits behind the point that a number may have even if none of training has as many."""
 LARGEST = 10**15
 """A JSON number of more digits is not the same everywhere."""
 
@@ -75,7 +77,8 @@ def learn_numbers(
         share = len(missed[path]) / len(seen[path])
         if share <= MOST_UNGROUNDED:
             always = sorted({_plain(value) for value in missed[path]})
-            fields[path] = NumberRules(max(map(_decimals, seen[path])), tuple(always))
+            decimals = max(USUAL_DECIMALS, *map(_decimals, seen[path]))
+            fields[path] = NumberRules(decimals, tuple(always))
         elif len(set(seen[path])) > MOST_LISTED:
             left_free[path] = share
     return fields, left_free
