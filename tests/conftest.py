@@ -1,5 +1,6 @@
 """What holds for every test: no network, no one's settings, one thread, seeded numbers."""
 
+import json
 import os
 import sys
 import tempfile
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from exp.config.schema import Accelerator, Attention, Compile, Precision
+from exp.data import tasks
 from exp.hardware.resolver import ResolvedHardware
+from exp.records import Example
 
 # Libraries read these when they are imported, and child processes inherit them.
 os.environ.update(
@@ -40,6 +43,18 @@ def seeded_torch() -> None:
     """Seed torch; pytest-randomly seeds the rest. Tests that do not need torch do not import it."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def orders() -> Callable[[str], list[Example]]:
+    """Give the rows of a split of orders_es."""
+
+    def read(split: str) -> list[Example]:
+        file = Path(tasks.__path__[0]) / "orders_es" / f"{split}.jsonl"
+        rows = map(json.loads, file.read_text("utf-8").splitlines())
+        return [Example(row["id"], row["input"], row["output"]) for row in rows]
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,16 @@ def test_a_weight_without_variants_is_warned_about():
     assert any("augmentation.factor is 1" in warning for warning in checked.trials[0].warnings)
 
 
+@pytest.mark.parametrize(("schema", "idle"), [("s.json", False), ("null", True)])
+def test_a_lexicon_without_variants_is_of_use_where_a_schema_is(schema, idle):
+    words = ["task.train=a.jsonl", f"task.schema={schema}", "augmentation=none"]
+    checked = preflight(
+        "train", ["task=jsonl", *words, "augmentation.lexicon=mine.toml"], open_library()
+    )
+    told = [text for text in checked.trials[0].warnings if "augmentation.lexicon" in text]
+    assert bool(told) == idle
+
+
 def test_a_run_trains_on_variants_and_says_what_became_of_them(exp, tmp_path, capsys):
     file = tmp_path / "rows.jsonl"
     rows = [

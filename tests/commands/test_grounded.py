@@ -86,6 +86,15 @@ def test_names_and_numbers_are_those_of_the_input_from_training_to_prediction(
     assert "Traceback" not in told
 
 
+def test_a_lexicon_that_is_not_there_is_told_before_the_run_begins(words, exp, tmp_path, capsys):
+    """Numbers are read by it, whether there are variants or not."""
+    assert exp("train", *words, "augmentation.lexicon=nowhere.toml", "name=run") == 2
+    told = capsys.readouterr().err
+    assert "augmentation.lexicon=nowhere.toml" in told
+    assert "no effect" not in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_base_model_alone_has_no_rows_to_learn_from(words, exp, capsys):
     kept = ("model=", "hardware", "task.", "task=", "generation.")
     mine = [word for word in words if word.startswith(kept)]

@@ -11,7 +11,7 @@ from exp.config.schema import AugmentConfig, OutputFormat
 from exp.data.augmentation.canon import learn_canon
 from exp.data.augmentation.chain import Augmenter, Variant, make_augmenter
 from exp.data.augmentation.lexicon import load_lexicon
-from exp.data.free_fields import string_fields
+from exp.data.field_values import string_fields
 from exp.data.output import encode_output
 from exp.data.sources.strict_json import BadJson, parse_json
 from exp.data.task import load_task

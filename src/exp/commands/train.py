@@ -27,6 +27,7 @@ from exp.config.resolve import Resolved
 from exp.config.schema import TrainConfig
 from exp.data.augmentation.chain import Augmenter
 from exp.data.augmentation.lexicon import load_number_words
+from exp.data.augmentation.number_words import NumberWords
 from exp.data.selection import Selection
 from exp.data.tokens import TokenStore
 from exp.generation.cache.store import PredictionCache
@@ -53,6 +54,7 @@ def run(resolved: Resolved) -> int:
     tokens, selection = select_training_rows(foundation, config, open_tokens(foundation, "train"))
     paraphrases = paraphrase_rows(foundation, config, selection)
     augmenter = open_augmenter(foundation.task, config.augmentation, config.seed, paraphrases)
+    number_words = _read_number_words(config)
     config, token_limit = close_generation(config, tokens)
     config, fitted = fit_memory(config, foundation, tokens, selection)
     run_dir = join_run_dir(config)
@@ -63,12 +65,19 @@ def run(resolved: Resolved) -> int:
         session.note(audit=audit.summary(), legend=foundation.renderer.writing.legend)
         log_warnings(audit)
         try:
-            _train(config, foundation, tokens, selection, augmenter, session)
+            _train(config, foundation, tokens, selection, augmenter, number_words, session)
         except Interrupted as interruption:
             session.note(status="interrupted")
             log.warning("interrupted; go on with: exp train training.resume=%s", run_dir.path)
             return interruption.exit_code
     return 0
+
+
+def _read_number_words(config: TrainConfig) -> NumberWords | None:
+    """Read what grounding reads numbers by; None where no schema says what answers have."""
+    if config.task.schema is None:
+        return None
+    return load_number_words(config.task.language, config.augmentation.lexicon)
 
 
 def _train(
@@ -77,6 +86,7 @@ def _train(
     tokens: TokenStore,
     selection: Selection,
     augmenter: Augmenter | None,
+    number_words: NumberWords | None,
     session: Session,
 ) -> None:
     run_dir, task = session.run, foundation.task
@@ -85,8 +95,7 @@ def _train(
     data = prepare_data(foundation, config, model, tokens, selection, augmenter)
     if in_first_process():
         write_template(run_dir.template, learn_template(tokens))
-        if task.schema is not None:
-            number_words = load_number_words(config.task.language, config.augmentation.lexicon)
+        if number_words is not None:
             grounding = learn_grounding(task.split("train"), number_words)
             write_grounding(run_dir.grounding, grounding)
     session.note_derived(data.derived)

@@ -20,6 +20,7 @@ from exp.config.schema import (
     StrategiesConfig,
     Strategy,
     TrackerKind,
+    TrainConfig,
 )
 from exp.config.section import Section
 
@@ -51,6 +52,11 @@ _NOT_IN_GENERATION = _if(lambda c: _measures(c, Bench.generation), "exp bench ge
 _WHOLE_MODEL = _if(lambda c: c.hardware.device_map is None, "hardware.device_map is null")
 _NOT_AUGMENTED = _if(
     lambda c: c.augmentation.factor == 1 and not isinstance(c, AugmentConfig),
+    "augmentation.factor is 1, which makes no variants",
+)
+_NO_LEXICON = _if(
+    # Training learns how answers take numbers from inputs wherever there is a schema.
+    lambda c: _NOT_AUGMENTED(c) is not None and not (isinstance(c, TrainConfig) and c.task.schema),
     "augmentation.factor is 1, which makes no variants",
 )
 _NOT_TRANSLATED = _if(
@@ -141,10 +147,11 @@ IDLE: dict[str, Idle] = {
     **{
         f"augmentation.{name}": _NOT_AUGMENTED
         for name in (
-            *("max_strategies", "strength", "renaming", "lexicon"),
+            *("max_strategies", "strength", "renaming"),
             *(f"strategies.{strategy}" for strategy in StrategiesConfig.__dataclass_fields__),
         )
     },
+    "augmentation.lexicon": _NO_LEXICON,
     **{
         f"augmentation.back_translation.{name}": _either(_NOT_AUGMENTED, _NOT_TRANSLATED)
         for name in BackTranslationConfig.__dataclass_fields__

@@ -1,12 +1,9 @@
 """What a grounded field may be: words of the row's input, in the forms of training answers."""
 
-import json
 import re
-from pathlib import Path
 
 import pytest
 
-from exp.data import tasks
 from exp.data.augmentation.lexicon import load_number_words
 from exp.data.augmentation.number_words import NumberWords
 from exp.generation.grounding.learning import learn_grounding
@@ -16,15 +13,9 @@ from exp.records import Example
 PRODUCT = ("lineas", "[]", "producto")
 
 
-def rows(split: str) -> list[Example]:
-    file = Path(tasks.__path__[0]) / "orders_es" / f"{split}.jsonl"
-    found = map(json.loads, file.read_text("utf-8").splitlines())
-    return [Example(row["id"], row["input"], row["output"]) for row in found]
-
-
 @pytest.fixture(scope="module")
-def grounding() -> GroundingRules:
-    return learn_grounding(rows("train"), load_number_words("es", None))
+def grounding(orders) -> GroundingRules:
+    return learn_grounding(orders("train"), load_number_words("es", None))
 
 
 def admits(grounding: GroundingRules, text: str, value: str) -> bool:
@@ -65,18 +56,18 @@ def test_what_the_text_does_not_say_is_not_admitted(grounding, text, value):
     assert not admits(grounding, text, value)
 
 
-def test_nine_in_ten_names_of_unseen_rows_are_admitted(grounding):
+def test_nine_in_ten_names_of_unseen_rows_are_admitted(grounding, orders):
     """The others are misspelt names that no training row has."""
     found = [
         admits(grounding, row.input, line["producto"])
-        for row in rows("validation")
+        for row in orders("validation")
         for line in row.output["lineas"]
     ]
     assert sum(found) > 0.9 * len(found)
 
 
-def test_all_names_of_training_rows_are_admitted(grounding):
-    for row in rows("train"):
+def test_all_names_of_training_rows_are_admitted(grounding, orders):
+    for row in orders("train"):
         for line in row.output["lineas"]:
             assert admits(grounding, row.input, line["producto"]), line
 

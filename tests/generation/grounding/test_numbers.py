@@ -2,11 +2,9 @@
 
 import json
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
-from exp.data import tasks
 from exp.data.augmentation.lexicon import load_number_words
 from exp.data.augmentation.number_words import NumberWords
 from exp.generation.grounding.numbers import (
@@ -21,27 +19,21 @@ QUANTITY, PRICE = ("lineas", "[]", "cantidad"), ("lineas", "[]", "precio_unitari
 SPANISH = load_number_words("es", None)
 
 
-def rows(split: str) -> list[Example]:
-    file = Path(tasks.__path__[0]) / "orders_es" / f"{split}.jsonl"
-    found = map(json.loads, file.read_text("utf-8").splitlines())
-    return [Example(row["id"], row["input"], row["output"]) for row in found]
-
-
 def counted(output, text="take {}"):
     """As many rows as it takes to learn from, each with its number in the text."""
     return [Example(str(i), text.format(i), output(i)) for i in range(ENOUGH_VALUES + 10)]
 
 
-def test_the_orders_numbers_come_out_of_their_texts():
-    fields, left_free = learn_numbers(rows("train"), SPANISH)
+def test_the_orders_numbers_come_out_of_their_texts(orders):
+    fields, left_free = learn_numbers(orders("train"), SPANISH)
     assert set(fields) == {QUANTITY, PRICE}
     assert not left_free
 
 
-def test_numbers_of_unseen_rows_are_among_those_that_may_be_written():
-    fields, _ = learn_numbers(rows("train"), SPANISH)
+def test_numbers_of_unseen_rows_are_among_those_that_may_be_written(orders):
+    fields, _ = learn_numbers(orders("train"), SPANISH)
     wanted = missed = 0
-    for row in rows("validation"):
+    for row in orders("validation"):
         stated = stated_numbers(row.input, SPANISH)
         for line in row.output["lineas"]:
             for path in (QUANTITY, PRICE):

@@ -21,7 +21,7 @@ from exp.data.augmentation.target import read_target
 from exp.data.augmentation.typos import typos
 from exp.data.augmentation.whitespace import whitespace
 from exp.data.augmentation.word_order import word_order
-from exp.data.free_fields import FieldPath
+from exp.data.field_values import FieldPath
 from exp.records import Example, Json
 
 Strategy = Callable[[Passage, Random, float], str]

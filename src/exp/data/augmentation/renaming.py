@@ -16,7 +16,7 @@ from exp.data.augmentation.grounding import Grounding, ground, preserves
 from exp.data.augmentation.passage import Passage
 from exp.data.augmentation.target import read_target
 from exp.data.augmentation.words import Word, gaps, join, split_words
-from exp.data.free_fields import FieldPath, string_values
+from exp.data.field_values import FieldPath, string_values
 from exp.records import Example, Json
 
 RENAMING = "renaming"

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from exp.config.schema import OutputFormat
 from exp.data.augmentation.words import split_words
-from exp.data.free_fields import leaves
+from exp.data.field_values import number_values, string_values
 from exp.records import Json
 
 
@@ -36,14 +36,10 @@ def read_target(output: Json, output_format: OutputFormat) -> Target:
     if output_format is OutputFormat.text:
         words = split_words(output) if isinstance(output, str) else ()
         return Target(tuple(dict.fromkeys(word.text for word in words)), frozenset(), ordered=True)
-    values = [value for _, value in leaves(output)]
-    strings = (value for value in values if isinstance(value, str))
-    numbers = (
-        value for value in values if isinstance(value, int | float) and not isinstance(value, bool)
-    )
+    strings = (value for _, value in string_values(output))
     return Target(
         strings=tuple(dict.fromkeys(text for text in strings if split_words(text))),
-        numbers=frozenset(abs(Decimal(str(number))) for number in numbers),
+        numbers=frozenset(abs(number) for _, number in number_values(output)),
         ordered=_has_order(output),
     )
 

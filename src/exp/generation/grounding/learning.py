@@ -9,7 +9,8 @@ from itertools import islice
 from exp.data.augmentation.location import find_value
 from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.words import Word, gaps, split_words, strip_accents
-from exp.data.free_fields import FieldPath, learn_free_fields, string_values
+from exp.data.field_values import FieldPath, string_values
+from exp.data.free_fields import learn_free_fields
 from exp.generation.grounding.inflection import Taken, learn_inflections
 from exp.generation.grounding.numbers import MOST_UNGROUNDED, learn_numbers
 from exp.generation.grounding.rules import GroundingRules, StringRules

@@ -6,15 +6,16 @@ which of it is meant.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.numerals import find_numerals, stated_values
 from exp.data.augmentation.words import split_words
-from exp.data.free_fields import MOST_LISTED, FieldPath, leaves
-from exp.records import Example, Json
+from exp.data.field_values import FieldPath, number_values
+from exp.data.free_fields import MOST_LISTED
+from exp.records import Example
 
 MOST_UNGROUNDED = 0.1
 """Share of a field's values that inputs do not have, above which the field is left free."""
@@ -65,7 +66,7 @@ def learn_numbers(
     seen: defaultdict[FieldPath, list[Decimal]] = defaultdict(list)
     missed: defaultdict[FieldPath, list[Decimal]] = defaultdict(list)
     for example in rows:
-        values = list(_numbers(example.output))
+        values = list(number_values(example.output))
         stated = stated_numbers(example.input, number_words) if values else frozenset()
         for path, value in values:
             seen[path].append(value)
@@ -82,12 +83,6 @@ def learn_numbers(
         elif len(set(seen[path])) > MOST_LISTED:
             left_free[path] = share
     return fields, left_free
-
-
-def _numbers(output: Json) -> Iterator[tuple[FieldPath, Decimal]]:
-    for path, value in leaves(output):
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield path, Decimal(str(value))
 
 
 def _decimals(value: Decimal) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.words import Word, gaps, split_words, strip_accents
-from exp.data.free_fields import FieldPath
+from exp.data.field_values import FieldPath
 from exp.generation.grounding.inflection import Inflections
 from exp.generation.grounding.numbers import NumberRules
 

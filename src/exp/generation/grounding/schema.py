@@ -11,7 +11,7 @@ from typing import Any, TypeGuard, cast
 from jsonschema.protocols import Validator
 
 from exp.data.augmentation.words import split_words
-from exp.data.free_fields import FieldPath
+from exp.data.field_values import FieldPath
 from exp.data.key_order import local_target
 from exp.data.output import compile_schema, schema_errors
 from exp.generation.grounding.numbers import NumberRules, stated_numbers
