@@ -149,6 +149,36 @@ def test_loss_and_gradients_equal_those_of_a_plain_loop(
     assert_equal(found, stored_reference(tiny, name, loss))
 
 
+@pytest.mark.parametrize("layout", STREAMS, ids=lambda layout: layout.name)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_tokens_that_fill_a_stream_up_change_nothing(
+    tiny: Tiny, name: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "_filling", lambda batch, model: 5)
+    found = computed(tiny(name), EXAMPLES, layout, LossOn.completion)
+    assert_equal(found, stored_reference(tiny, name, LossOn.completion))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "layout", "own", "expected"),
+    [
+        (torch.bfloat16, Layout.packed, 7, 3),  # 29 tokens, of 32
+        (torch.bfloat16, Layout.packed, 10, 0),
+        (torch.bfloat16, Layout.padded, 7, 0),
+        (torch.float32, Layout.packed, 7, 0),
+    ],
+)
+def test_streams_are_filled_up_to_whole_tiles_in_bf16(
+    tiny: Tiny, dtype: torch.dtype, layout: Layout, own: int, expected: int
+) -> None:
+    model = tiny("llama").to(dtype)
+    rows = [Rendered(tuple(range(own)), (1, 2)), Rendered(tuple(range(18)), (1, 2))]
+    batch = collate(rows, ("a", "b"), layout, LossOn.completion)
+    assert forward._filling(batch, model) == expected
+    prepare_for_layout(model, layout)
+    assert forward.label_states(model, batch).isfinite().all()
+
+
 @pytest.mark.parametrize("layout", Layout, ids=lambda layout: layout.name)
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
 def test_a_trainable_head_gets_its_exact_gradient(tiny: Tiny, name: str, layout: Layout) -> None:

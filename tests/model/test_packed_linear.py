@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exp.model.packed_linear import pack_linears
+from exp.model import packed_linear
+from exp.model.packed_linear import JointProduct, pack_linears
 
 
 def make_layer(dtype: torch.dtype = torch.bfloat16, bias: bool = False) -> nn.Linear:
@@ -71,3 +72,52 @@ def test_layers_of_other_types_are_left_alone(dtype: torch.dtype) -> None:
 
 def test_trainable_layer_is_left_alone() -> None:
     assert pack_linears(make_layer().requires_grad_(True)) == 0
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_layers_that_read_one_input_are_one_product(bias: bool) -> None:
+    torch.manual_seed(0)
+    layers = [make_layer(bias=bias), nn.Linear(48, 32, bias=False).bfloat16().requires_grad_(False)]
+    x = torch.randn(5, 48).bfloat16()
+    expected = torch.cat([layer(x) for layer in layers], dim=1)
+    gradient = torch.randn_like(expected)
+    wanted = gradient @ torch.cat([layer.weight for layer in layers])
+    joint = JointProduct([packed(layer) for layer in layers])
+    torch.testing.assert_close(joint.forward(x), expected, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(joint.backward(gradient), wanted, rtol=2e-2, atol=1e-1)
+    with torch.no_grad():
+        layers[1].weight.mul_(2)
+    expected[:, 80:] *= 2
+    torch.testing.assert_close(joint.forward(x), expected, rtol=2e-2, atol=2e-2)
+
+
+def test_packs_of_a_layer_alone_and_of_its_family_are_never_both_kept() -> None:
+    layer = packed(make_layer())
+    joint = JointProduct([layer])
+    x = torch.randn(5, 48).bfloat16()
+    layer(x)
+    joint.forward(x)
+    assert packed_linear._PACKS not in layer.__dict__
+    layer(x)
+    assert joint._packs._forward is None
+
+
+@pytest.mark.parametrize("rows", [192, 193, 400, 576, 1000])
+def test_a_product_in_parts_is_the_whole_one(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[int] = []
+    whole = packed_linear._whole_product
+
+    def seen(part: Tensor, *others: Tensor | None) -> Tensor:
+        parts.append(len(part))
+        return whole(part, *others)  # type: ignore[arg-type]
+
+    layer, x = packed(make_layer()), torch.randn(rows, 48).bfloat16()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    expected = layer(x)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(packed_linear, "_whole_product", seen)
+    torch.testing.assert_close(layer(x), expected, rtol=2e-2, atol=2e-2)
+    assert sum(parts) == rows
+    assert max(parts) <= packed_linear.PART_ROWS
+    assert len(parts) == -(-rows // packed_linear.PART_ROWS)
+    assert all(part % packed_linear.ROW_MULTIPLE == 0 for part in parts[:-1])

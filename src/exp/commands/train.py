@@ -34,6 +34,7 @@ from exp.generation.cache.store import PredictionCache
 from exp.generation.grounding.learning import learn_grounding
 from exp.generation.grounding.storage import write_grounding
 from exp.generation.template import learn_template, write_template
+from exp.model.fused_layer.layer import fuse_layers
 from exp.model.lora import attach_lora, set_adapter_weights
 from exp.model.merge import merged_for_inference
 from exp.report.console import print_derived
@@ -118,6 +119,7 @@ def _train(
             score_stage(run_dir, "before", task, some, predictor, model.eval, seed=config.seed)
 
         adapted = attach_lora(model, config.lora, config.seed)
+        fuse_layers(model)
         resumed = config.training.resume is not None
         outcome = fit(
             adapted,

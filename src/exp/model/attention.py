@@ -57,7 +57,8 @@ def stream_attention(
         softcap: Scores are squashed to (-softcap, softcap), as in Gemma 2.
 
     Returns:
-        (1, tokens, heads, head_dim), and None for the weights.
+        (1, tokens, heads, head_dim), and None for the weights. Tokens behind the last suffix, which
+        fill a stream up, attend to nothing: theirs is zero.
 
     Raises:
         TypeError: The model asks for something that would change the scores and is not done here.
@@ -88,6 +89,9 @@ def stream_attention(
         rectangle(query), suffix_key, suffix_value, prefix_length, scaling, dropout, softcap
     )
     outputs.append(suffix_out.transpose(1, 2).flatten(0, 1).index_select(0, segments.kept))
+    filling = query.shape[2] - prefix_length - len(segments.kept)
+    if filling:
+        outputs.append(query.new_zeros(filling, query.shape[1], value.shape[3]))
     return torch.cat(outputs).unsqueeze(0), None
 
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from exp.config.schema import Attention, Layout, LossOn
 from exp.data.batch import Batch, collate
 from exp.model.attention import STREAM
 from exp.model.base import body_of, plain_attention
+from exp.model.packed_linear import ROW_MULTIPLE
 from exp.model.varlen_attention import VARLEN_STREAM, varlen_segments
 from exp.model.widening import computing_in_fp32
 from exp.records import Rendered
@@ -101,19 +103,38 @@ def label_states(model: PreTrainedModel, batch: Batch, embeddings: Tensor | None
         batch: Its tokens.
         embeddings: What its tokens are embedded as; None: as the model embeds them.
     """
+    position_ids = batch.position_ids
     tokens = {"input_ids": batch.input_ids} if embeddings is None else {"inputs_embeds": embeddings}
+    more = _filling(batch, model)
+    if more:
+        position_ids = functional.pad(position_ids, (0, more))
+        tokens = {
+            name: functional.pad(value, (*(0, 0) * (value.dim() - 2), 0, more))
+            for name, value in tokens.items()
+        }
     extra: dict[str, Any] = {} if batch.segments is None else {"segments": batch.segments}
     if batch.segments is not None and model.config._attn_implementation == VARLEN_STREAM:
         extra = {"segments": varlen_segments(batch.segments)}
     hidden = body_of(model)(
         **tokens,
-        position_ids=batch.position_ids,
+        position_ids=position_ids,
         attention_mask=batch.attention_mask,
         use_cache=False,
         **extra,
     ).last_hidden_state
     states: Tensor = hidden.flatten(0, 1).index_select(0, batch.label_rows.to(hidden.device))
     return states
+
+
+def _filling(batch: Batch, model: PreTrainedModel) -> int:
+    """How many tokens to put behind a stream so that it is a whole number of tiles.
+
+    Nothing sees them and they carry no loss, so they change no result. Only a CPU's products in
+    bf16 are computed over the whole stream in tiles that tall.
+    """
+    if batch.segments is None or model.device.type != "cpu" or model.dtype is not torch.bfloat16:
+        return 0
+    return -batch.input_ids.shape[1] % ROW_MULTIPLE
 
 
 @torch.no_grad()

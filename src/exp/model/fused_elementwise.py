@@ -94,8 +94,19 @@ def _epsilon(norm: nn.Module) -> float | None:
     return found if isinstance(found, float) else None
 
 
+def is_plain_norm(module: nn.Module) -> bool:
+    """Tell whether a module has the forward of `rms_norm`."""
+    return getattr(module.forward, "__func__", None) is _norm
+
+
 def _mlp_forward(module: nn.Module) -> Callable[..., Tensor] | None:
     """Choose the forward of a gated MLP; None if it is none that is known."""
+    activation = activation_of(module)
+    return None if activation is None else _MLPS[activation]
+
+
+def activation_of(module: nn.Module) -> str | None:
+    """Name the activation of a gated MLP; None if it is none that is known."""
     parts = ("gate_proj", "up_proj", "down_proj")
     if type(module).__name__ not in GATED_MLPS:
         return None
@@ -105,7 +116,7 @@ def _mlp_forward(module: nn.Module) -> Callable[..., Tensor] | None:
     if not {name for name, _ in module.named_children()} <= {*parts, "act_fn"}:
         return None
     kind = type(getattr(module, "act_fn", None)).__name__
-    return next((_MLPS[name] for name, each in ACTIVATIONS.items() if kind in each.classes), None)
+    return next((name for name, each in ACTIVATIONS.items() if kind in each.classes), None)
 
 
 @torch.no_grad()
@@ -144,21 +155,41 @@ def _gated(mlp: Any, x: Tensor, activation: str) -> Tensor:
 
 
 class _RmsNorm(torch.autograd.Function):
-    """weight * x / rms(x), rounded where transformers rounds for Llama. The weight is frozen."""
+    """`rms_norm` for autograd. The weight is frozen."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-        normed = (wide * scale).to(x.dtype)
-        ctx.save_for_backward(normed, scale, weight)
-        return weight * normed
+        result, kept = rms_norm(x, weight, epsilon)
+        ctx.save_for_backward(*kept, weight)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         normed, scale, weight = ctx.saved_tensors
-        gradient = (grad_outputs[0] * weight).float()
-        return _norm_gradient(gradient, normed.float(), scale).to(normed.dtype), None, None
+        return rms_norm_backward(grad_outputs[0], (normed, scale), weight), None, None
+
+
+Normed = tuple[Tensor, Tensor]
+"""x / rms(x), of the type of x, and 1 / rms(x) of every row, in fp32."""
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Normed]:
+    """Compute weight * x / rms(x), rounded where transformers rounds for Llama.
+
+    Returns:
+        The result, and what `rms_norm_backward` needs.
+    """
+    wide = x.float()
+    scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    normed = (wide * scale).to(x.dtype)
+    return weight * normed, (normed, scale)
+
+
+def rms_norm_backward(gradient: Tensor, kept: Normed, weight: Tensor) -> Tensor:
+    """Return the gradient of what was normed."""
+    normed, scale = kept
+    wide = (gradient * weight).float()
+    return _norm_gradient(wide, normed.float(), scale).to(normed.dtype)
 
 
 class _RmsNormAroundOne(torch.autograd.Function):

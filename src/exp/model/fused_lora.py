@@ -70,6 +70,12 @@ def is_fused(module: nn.Module) -> bool:
     return _DOWN in module.__dict__
 
 
+def drops_inputs(module: nn.Module) -> bool:
+    """Tell whether a fused layer has dropout on its adapter's input."""
+    down: _DownProjection = module.__dict__[_DOWN]
+    return down.drops
+
+
 def forget_inputs(model: nn.Module) -> None:
     """Drop what a forward that broke off had ready for layers that it did not reach.
 
@@ -162,6 +168,11 @@ class _DownProjection:
             self._lows = dict(enumerate(lows.split(sizes, dim=1)))
             self._input, self._state = weakref.ref(x), state
         return self._lows.pop(place), factor
+
+    @property
+    def drops(self) -> bool:
+        """Whether inputs are dropped in training."""
+        return self._masks is not None
 
     def clear(self) -> None:
         """Forget the input and what was computed of it."""

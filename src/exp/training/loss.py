@@ -130,10 +130,10 @@ class _FrozenHeadLoss(torch.autograd.Function):
             target = labels[chunk].unsqueeze(1)
             # The likeliest token's probability is 1 / sum(exp(logit - largest)), so the softmax
             # that the gradient needs anyway yields the loss without a pass of its own.
-            largest, at_largest = logits.max(dim=1, keepdim=True)
+            largest = logits.amax(dim=1, keepdim=True)
             at_label = logits.gather(1, target)
             slope = torch.softmax(logits, dim=1)
-            log_total = largest - slope.gather(1, at_largest).log()
+            log_total = largest - slope.amax(dim=1, keepdim=True).log()
             each = (log_total - at_label).squeeze(1)
             loss += (each if counts is None else each * counts[chunk]).sum()
             if not ctx.needs_input_grad[0]:

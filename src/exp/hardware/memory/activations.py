@@ -13,6 +13,10 @@ peaks at one of five places::
                 fp32 and the ungrouped gradients of FlashAttention's kernel
     prefix      the same for the attention within the shared prefix
 
+Layers that train as one function (`model/fused_layer`) keep somewhat less than the same layers of
+modules, for which the formulas are: no second copy of what the prefix's attention reads, and one
+tensor of the weights' size in its backward.
+
 With checkpointing a layer keeps its input alone; the last three places then hold one layer's
 activations, computed again.
 """
@@ -29,6 +33,9 @@ MATERIALISED_SCORES_BYTES = 64 * 2**20
 LOGITS_BYTES = 128 * 2**20
 CPU_LOGITS_BYTES = 24 * 2**20
 """As in `training/loss.py`; a test compares them."""
+
+ROW_MULTIPLE = 16
+"""As in `model/packed_linear.py`; a test compares them."""
 
 INDEX32, INDEX64 = 4, 8
 """Bytes of an index."""
@@ -116,7 +123,8 @@ def activations(setup: Setup, batch: MicroBatch, *, gradients: bool) -> Activati
         batch: The micro-batch.
         gradients: Whether the adapter's gradients exist before, from another micro-batch.
     """
-    sizes, item, tokens = setup.sizes, setup.itemsize, batch.tokens
+    sizes, item = setup.sizes, setup.itemsize
+    tokens = _rows(setup, batch)
     hidden, wide = tokens * sizes.hidden * item, tokens * sizes.intermediate * item
     outputs, key_outputs = tokens * sizes.queries * item, tokens * sizes.keys * item
     norm = _norm(setup, tokens * sizes.hidden, tokens)
@@ -169,6 +177,13 @@ def activations(setup: Setup, batch: MicroBatch, *, gradients: bool) -> Activati
     place = max(places, key=lambda name: places[name])
     existing = sizes.layers * adapter if gradients else 0
     return Activations(kept + existing, places[place] + existing, place)
+
+
+def _rows(setup: Setup, batch: MicroBatch) -> int:
+    """Rows that linear layers compute: streams in bf16 are filled up to whole tiles on a CPU."""
+    if batch.padded or not setup.on_cpu or setup.itemsize == FP32:
+        return batch.tokens
+    return -(-batch.tokens // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 def _inputs(setup: Setup, tokens: int, names: tuple[str, ...], width: int) -> int:

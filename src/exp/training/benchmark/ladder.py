@@ -18,6 +18,8 @@ class Rung:
         fused: Our forwards of LoRA layers, norms and gated MLPs in place of PEFT's and
             transformers'.
         packed_weights: Frozen weights laid out for the processor once; CPU and bf16 only.
+        whole_layers: Each decoder layer as one function, where its architecture was read; over
+            packed weights only.
         compile: What torch.compile gets.
     """
 
@@ -28,6 +30,7 @@ class Rung:
     layout: Layout = Layout.padded
     fused: bool = False
     packed_weights: bool = False
+    whole_layers: bool = False
     compile: Compile = Compile.off
 
 
@@ -46,8 +49,16 @@ LADDER = (
         packed_weights=True,
     ),
     Rung(
+        "whole_layers",
+        "+ layers as one function",
+        layout=Layout.shared_prefix,
+        fused=True,
+        packed_weights=True,
+        whole_layers=True,
+    ),
+    Rung(
         "compile",
-        "+ compiled layers",
+        "compiled layers instead",
         layout=Layout.shared_prefix,
         fused=True,
         packed_weights=True,

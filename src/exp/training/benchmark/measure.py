@@ -24,6 +24,7 @@ from exp.hardware.process import apply_to_process
 from exp.hardware.resolver import ResolvedHardware
 from exp.model.base import DTYPES, load_base
 from exp.model.forward import choose_layout, prepare_for_layout
+from exp.model.fused_layer.layer import fuse_layers
 from exp.model.lora import attach_lora
 from exp.model.packed_linear import pack_linears
 from exp.model.source import ModelFiles
@@ -138,6 +139,8 @@ def _measure(job: Job, rung: Rung) -> Measurement | NotMeasured:
     if rung.packed_weights and not packs and rung.compile is Compile.off:
         return NotMeasured("weights are packed on a CPU and in bf16 only")
     adapted = attach_lora(model, config.lora, config.seed, fuse=rung.fused)
+    if rung.whole_layers and not fuse_layers(model):
+        return NotMeasured("no layer of this model is one that trains as one function")
     prepare_for_layout(model, choice.layout, attention)
     checked: dict[str, float] = {}
 

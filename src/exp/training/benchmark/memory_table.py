@@ -32,6 +32,7 @@ from exp.hardware.probe import run_probe
 from exp.hardware.resolver import resolve_hardware
 from exp.model.base import load_base
 from exp.model.forward import enable_checkpointing, prepare_for_layout
+from exp.model.fused_layer.layer import fuse_layers
 from exp.model.lora import attach_lora
 from exp.model.packed_linear import pack_linears
 from exp.model.source import ModelFiles
@@ -60,7 +61,7 @@ TINY: dict[str, Any] = {
 
 SHAPES: tuple[tuple[str, dict[str, Any], Precision], ...] = (
     # Embeddings tied, in fp32; then norms of heads, a head of its own and packed weights; then four
-    # norms a layer and no fused MLP.
+    # norms a layer and no fused MLP; then layers that are one function each.
     ("tiny llama", TINY | {"model_type": "llama"}, Precision.fp32),
     ("tiny qwen3", TINY | {"model_type": "qwen3", "tie_word_embeddings": False}, Precision.bf16),
     (
@@ -68,8 +69,9 @@ SHAPES: tuple[tuple[str, dict[str, Any], Precision], ...] = (
         TINY | {"model_type": "gemma3_text", "sliding_window": 1024, "query_pre_attn_scalar": 32},
         Precision.bf16,
     ),
+    ("tiny llama in bf16", TINY | {"model_type": "llama"}, Precision.bf16),
 )
-"""Three shapes whose layers keep different tensors."""
+"""Four shapes whose layers keep different tensors."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def _train(cell: Cell, plan: BatchPlan, marked: Callable[[], record_function]) -
     model = load_base(model_config, ModelFiles(None, "random weights"), cell.precision, seed=0)
     packed = pack_linears(model) > 0
     adapted = attach_lora(model, cell.lora, seed=0)
+    fuse_layers(model)
     prepare_for_layout(model, cell.layout)
     if cell.checkpointing:
         enable_checkpointing(model)
