@@ -78,7 +78,7 @@ class Family:
         outputs = [product.forward(x) for product in self._products]
         if not self._adapters:
             return outputs, Kept(None)
-        a = torch.cat([each.a.to(x.dtype) for each in self._adapters])
+        a = torch.cat([each.a for each in self._adapters]).to(x.dtype)
         b = tuple(each.b.to(x.dtype) for each in self._adapters)
         low = self._scaled(x @ a.T)
         for adapter, part, up in zip(self._adapters, low.split(self._ranks, 1), b, strict=True):
@@ -89,6 +89,8 @@ class Family:
         self, gradients: Sequence[Tensor], kept: Kept, needs_x: bool = True
     ) -> tuple[Tensor | None, list[Tensor]]:
         """Return the gradients of the input, if it is needed, and of `parameters`.
+
+        All are of the type of the base; autograd casts them to that of the parameters.
 
         Args:
             gradients: Of the outputs of each product.
@@ -108,13 +110,11 @@ class Family:
         for adapter, b, low, of_own in zip(self._adapters, kept.b, lows, of_lows, strict=True):
             gradient = gradients[adapter.product][:, adapter.place]
             of_own.copy_(gradient @ b)
-            of_b.append((gradient.T @ low).to(adapter.b.dtype))
+            of_b.append(gradient.T @ low)
         of_low = self._scaled(of_low)
         if of_x is not None:
             of_x.addmm_(of_low, kept.a)
-        of_a = (of_low.T @ kept.x).split(self._ranks)
-        casts = zip(of_a, self._adapters, strict=True)
-        return of_x, [*(part.to(adapter.a.dtype) for part, adapter in casts), *of_b]
+        return of_x, [*(of_low.T @ kept.x).split(self._ranks), *of_b]
 
     def _scaled(self, low: Tensor) -> Tensor:
         """Scale what belongs to each adapter, in place."""
