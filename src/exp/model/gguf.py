@@ -2,6 +2,9 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +52,9 @@ def _convert(gguf_file: Path, folder: Path) -> None:
         "gguf_file": gguf_file.name,
     }
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, **options)
+        with _parsed_once():
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+            model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, **options)
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(
             f"{gguf_file.name} cannot be read as a GGUF model: {error}",
@@ -64,3 +68,22 @@ def _convert(gguf_file: Path, folder: Path) -> None:
     model.is_quantized = False  # type: ignore[assignment]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Within the block, let transformers parse a file, and make the table of names, once.
+
+    It reads tokenizer, config and weights by a reader each, of which the vocabulary alone takes
+    seconds, and makes the table anew for every module.
+    """
+    import gguf
+
+    own = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, each in own.items():
+        setattr(gguf, name, cache(each))
+    try:
+        yield
+    finally:
+        for name, each in own.items():
+            setattr(gguf, name, each)
