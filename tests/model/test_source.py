@@ -132,18 +132,3 @@ def test_the_files_that_decide_the_numbers_are_listed_in_a_stable_order(tmp_path
     files = locate_model(config(path=str(model_folder(tmp_path / "own"))))
     assert [path.name for path in files.weight_files()] == ["config.json", "model.safetensors"]
     assert [path.name for path in files.tokenizer_files()] == ["tokenizer.json"]
-
-
-def test_a_file_is_parsed_once_while_it_is_converted_and_gguf_is_left_as_it_was() -> None:
-    import gguf
-
-    from exp.model.gguf import _parsed_once
-
-    reader, table = gguf.GGUFReader, gguf.get_tensor_name_map
-    with pytest.raises(KeyError), _parsed_once():
-        arch = gguf.MODEL_ARCH.LLAMA
-        assert gguf.get_tensor_name_map(arch, 2) is gguf.get_tensor_name_map(arch, 2)
-        assert gguf.get_tensor_name_map(arch, 3) is not gguf.get_tensor_name_map(arch, 2)
-        assert gguf.GGUFReader is not reader
-        raise KeyError
-    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == (reader, table)
