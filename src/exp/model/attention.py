@@ -159,15 +159,25 @@ def _materialised(
     folded = (query * scaling).reshape(batch * key_heads, group * length, head_dim)
     keys = key.reshape(batch * key_heads, key_length, head_dim)
     values = value.reshape(batch * key_heads, key_length, value.shape[3])
-    mask = torch.zeros(length, key_length, dtype=query.dtype, device=query.device)
-    mask.masked_fill_(~_visible(length, offset, query.device), float("-inf"))
-    mask = mask.repeat(group, 1)
+    mask = causal_mask(length, offset, group, query)
     if softcap is None:
         scores = torch.baddbmm(mask, folded, keys.transpose(1, 2))
     else:
         scores = softcap * torch.tanh(torch.bmm(folded, keys.transpose(1, 2)) / softcap) + mask
     weights = functional.dropout(torch.softmax(scores, dim=-1), dropout)
     return torch.bmm(weights, values).view(batch, heads, length, value.shape[3])
+
+
+def causal_mask(length: int, offset: int, group: int, like: Tensor) -> Tensor:
+    """Make what is added to the scores of a group of heads, whose queries lie one below another.
+
+    Returns:
+        (group * length, offset + length) 0 where query i may see key j, else -inf; of the type and
+        on the device of `like`.
+    """
+    mask = torch.zeros(length, offset + length, dtype=like.dtype, device=like.device)
+    mask.masked_fill_(~_visible(length, offset, like.device), float("-inf"))
+    return mask.repeat(group, 1)
 
 
 def _visible(length: int, offset: int, device: torch.device) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from exp.data.batch import Segments
+from exp.model.attention import causal_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Stream:
 
     Attributes:
         prefix: Tokens that all suffixes see.
-        num_suffixes: Rows of the stream.
-        longest: Its width.
+        num_suffixes: Rows of the rectangle in which suffixes are laid out.
+        longest: Its width, tokens of the longest suffix.
         rows: (suffixes * longest,) index into the stream.
         kept: (tokens behind the prefix,) index into `rows`.
         hidden: (group * longest, prefix + longest), 0 where a query sees a key, else -inf.
@@ -97,19 +98,13 @@ class Streams:
                 longest=longest,
                 rows=segments.rows.reshape(-1),
                 kept=segments.kept,
-                hidden=_hidden(longest, prefix, heads.group, cos.dtype),
-                hidden_in_prefix=_hidden(prefix, 0, heads.group, cos.dtype),
+                hidden=causal_mask(longest, prefix, heads.group, cos),
+                hidden_in_prefix=causal_mask(prefix, 0, heads.group, cos),
                 cos=cos[0, :, None, :half],
                 sin=sin[0, :, None, :half],
             )
             self._cos = weakref.ref(cos)
         return self._stream
-
-
-def _hidden(length: int, offset: int, group: int, dtype: torch.dtype) -> Tensor:
-    visible = torch.ones(length, offset + length, dtype=torch.bool).tril(offset)
-    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, float("-inf"))
-    return mask.repeat(group, 1)
 
 
 def rotate_(joint: Tensor, stream: Stream, heads: Heads, back: bool = False) -> None:
