@@ -120,10 +120,9 @@ def _place(error: OmegaConfBaseException, given: Given) -> str | None:
 def _strangers(kind: type[Section], config: DictConfig, given: Given) -> Iterator[ConfigError]:
     """Keys that are no settings, and text that would not stay what it is."""
 
-    def walk(node: DictConfig, prefix: str, section: type[Section]) -> Iterator[ConfigError]:
+    def walk(content: Any, prefix: str, section: type[Section]) -> Iterator[ConfigError]:
         fields = {field.key: field for field in own_fields(section)}
-        raw = cast(dict[str, Any], OmegaConf.to_container(node, resolve=False))
-        for name in map(str, node):
+        for name, value in content.items():
             key = f"{prefix}{name}"
             if name not in fields:
                 near = closest_key(kind, key)
@@ -134,11 +133,11 @@ def _strangers(kind: type[Section], config: DictConfig, given: Given) -> Iterato
                 )
                 continue
             if fields[name].is_section:
-                yield from walk(node[name], f"{key}.", fields[name].type)
+                yield from walk(value, f"{key}.", fields[name].type)
             else:
-                yield from _unsafe(key, raw[name], given)
+                yield from _unsafe(key, value, given)
 
-    yield from walk(config, "", kind)
+    yield from walk(OmegaConf.to_container(config, resolve=False), "", kind)
 
 
 def _unsafe(key: str, content: Any, given: Given) -> Iterator[ConfigError]:
