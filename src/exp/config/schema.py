@@ -487,8 +487,9 @@ class GenerationConfig(Section):
     constrain: Constrain = Constrain.none
     """greedy only: schema admits only completions that obey task.schema. grounded does too, and
     fields of free choice, such as names, only get words of the input, in forms that training
-    answers give to words, and numbers only those that the input states, in digits or in words of
-    task.language: neither is mangled or made up. It needs a run, which knows the forms."""
+    answers give to words, numbers only those that the input states, in digits or in words of
+    task.language, and choices only where a word speaks for them: nothing is mangled or made up. It
+    needs a run, which knows the forms."""
     temperature: float = 1.0
     """sample only: divides the logits."""
     top_k: int | None = None

@@ -1,6 +1,7 @@
 """Each row's own schema: its names are words of its input, whatever the notation does with them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from exp.data.notation import open_writing
 from exp.data.render import ChatFormat, Renderer
 from exp.generation.constraint import Constraint, GroundedConstraint
 from exp.generation.engine import Engine
+from exp.generation.grounding.choices import ChoiceRules
 from exp.generation.grounding.learning import learn_grounding
 from exp.generation.grounding.rules import GroundingRules
 from exp.generation.grounding.schema import MOST_WORDS, GroundedSchema
@@ -36,6 +38,7 @@ SCHEMA = {
     },
 }
 NAME, COUNT = ("lines", "[]", "name"), ("lines", "[]", "count")
+KIND = ("lines", "[]", "kind")
 END = 0
 
 
@@ -53,7 +56,7 @@ def grounding() -> GroundingRules:
     found = learn_grounding(rows, NumberWords())
     assert list(found.strings) == [NAME]
     assert list(found.numbers) == [COUNT]
-    return found
+    return replace(found, choices={KIND: ChoiceRules({"big": ("large",), "small": ("little",)})})
 
 
 def grounded(grounding, notation, schema=SCHEMA):
@@ -122,6 +125,60 @@ def test_a_number_that_must_be_there_is_free_where_the_input_states_none(
     for text, wanted in (("send tolaves", True), ("send 12 tolaves", True), ("5 tolaves", False)):
         made = Constraint(grammars.of(text), json_tokenizer, (END,))
         assert admitted(made.guide([1]), json_tokenizer, written) == wanted
+
+
+@pytest.mark.parametrize("notation", list(Notation))
+@pytest.mark.parametrize(
+    ("text", "kind", "wanted"),
+    [
+        ("send large tolaves", "big", True),
+        ("send large tolaves", "small", False),
+        ("send large and little tolaves", "small", True),
+        ("send tolaves", "big", False),
+        ("send big tolaves", "big", True),
+    ],
+)
+def test_a_row_may_write_choices_that_its_input_speaks_of(
+    grounding, json_tokenizer, notation, text, kind, wanted
+):
+    made = constraint(grounding, notation, json_tokenizer, lambda _: text)
+    writing = open_writing(notation, OutputFormat.json, SCHEMA)
+    line = {"name": "tolave"}
+    assert admitted(made.guide([1]), json_tokenizer, writing.write({"lines": [line]}))
+    written = writing.write({"lines": [{**line, "kind": kind}]})
+    assert admitted(made.guide([1]), json_tokenizer, written) == wanted
+
+
+@pytest.mark.parametrize("notation", list(Notation))
+def test_a_choice_that_must_be_there_is_free_where_the_input_speaks_of_none(
+    grounding, json_tokenizer, notation
+):
+    line = {**SCHEMA["$defs"]["line"], "required": ["name", "kind"]}
+    schema = {**SCHEMA, "$defs": {"line": line}}
+    writing = open_writing(notation, OutputFormat.json, schema)
+    written = writing.write({"lines": [{"name": "tolave", "kind": "big"}]})
+    grammars = grounded(grounding, notation, schema)
+    for text, wanted in (
+        ("send tolaves", True),
+        ("large tolaves", True),
+        ("little tolaves", False),
+    ):
+        made = Constraint(grammars.of(text), json_tokenizer, (END,))
+        assert admitted(made.guide([1]), json_tokenizer, written) == wanted
+
+
+@pytest.mark.parametrize(
+    "kind", [{"type": "string"}, {"enum": ["big", 1]}, {"enum": ["big"], "pattern": "b"}, {}]
+)
+def test_a_field_of_few_values_without_a_plain_list_is_free(grounding, json_tokenizer, kind):
+    line = SCHEMA["$defs"]["line"]
+    schema = {
+        **SCHEMA,
+        "$defs": {"line": {**line, "properties": {**line["properties"], "kind": kind}}},
+    }
+    made = grounded(grounding, Notation.json, schema)
+    assert not made.unreached
+    assert made.of("send tolaves")["$defs"]["line"]["properties"]["kind"] == kind
 
 
 @pytest.mark.parametrize("notation", list(Notation))
@@ -254,5 +311,6 @@ def test_rows_side_by_side_have_each_their_own(grounding, build_model, json_toke
 def test_the_digest_is_of_what_was_learned_too(grounding, json_tokenizer):
     made = constraint(grounding, Notation.json, json_tokenizer, str)
     assert made.digest != Constraint(SCHEMA, json_tokenizer, (END,)).digest
-    other = GroundedSchema(SCHEMA, GroundingRules({}, {}, NumberWords(), {}), lambda schema: schema)
+    nothing = GroundingRules({}, {}, {}, NumberWords(), {})
+    other = GroundedSchema(SCHEMA, nothing, lambda schema: schema)
     assert GroundedConstraint(SCHEMA, other, str, json_tokenizer, (END,)).digest != made.digest

@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import pytest
 
 from exp.data.augmentation.lexicon import load_number_words
@@ -11,7 +14,9 @@ def test_what_was_learned_is_the_same_after_a_file(tmp_path):
     names = [f"{a}{b}{c}ón" for a in "bcdf" for b in ("alm", "er", "ib", "od") for c in "lmnp"]
     rows = [
         Example(
-            name, f"{i} cajas de {name.replace('ó', 'o')}es para hoy", {"name": name, "count": i}
+            name,
+            f"{i} {'cajas' if i % 2 else 'sacos'} de {name.replace('ó', 'o')}es para hoy",
+            {"name": name, "count": i, "unit": "caja" if i % 2 else "saco"},
         )
         for i, name in enumerate(names)
     ]
@@ -24,8 +29,19 @@ def test_what_was_learned_is_the_same_after_a_file(tmp_path):
     for text in ("dos cajas de zorzalones", "UN PALMERON, hoy", "3 bananones de X-31"):
         assert again.strings[("name",)].pattern(text) == rules.pattern(text)
     assert again.numbers == grounding.numbers
+    assert again.choices == grounding.choices
+    assert again.choices[("unit",)].signs["saco"] == ("sacos",)
     assert again.number_words == grounding.number_words
     assert "zorzalón" in rules.pattern("dos cajas de zorzalones")
+
+
+def test_a_file_of_before_there_were_choices_is_read(tmp_path, orders):
+    grounding = learn_grounding(orders("train")[:100], load_number_words("es", None))
+    plain = grounding.to_plain()
+    assert plain.pop("choices")
+    path = tmp_path / "grounding.json"
+    path.write_text(json.dumps(plain))
+    assert read_grounding(path).digest == replace(grounding, choices={}).digest
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"strings": [[["a"], {}]]}'])

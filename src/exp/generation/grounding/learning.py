@@ -1,4 +1,4 @@
-"""Learn from training rows which fields are words or numbers of the input, and in which forms."""
+"""Learn from training rows which fields come out of the input, and in which forms."""
 
 import re
 from collections import Counter
@@ -11,6 +11,7 @@ from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.words import Word, gaps, split_words, strip_accents
 from exp.data.field_values import FieldPath, string_values
 from exp.data.free_fields import learn_free_fields
+from exp.generation.grounding.choices import learn_choices
 from exp.generation.grounding.inflection import Taken, learn_inflections
 from exp.generation.grounding.numbers import MOST_UNGROUNDED, learn_numbers
 from exp.generation.grounding.rules import GroundingRules, StringRules
@@ -27,7 +28,7 @@ SHORTEST_ENDING = 2
 
 
 def learn_grounding(examples: Iterable[Example], number_words: NumberWords) -> GroundingRules:
-    """Learn from training rows which fields are words or numbers of the input, and in which forms.
+    """Learn which fields are words, numbers or choices of the input, and in which forms.
 
     Args:
         examples: The training rows.
@@ -36,7 +37,8 @@ def learn_grounding(examples: Iterable[Example], number_words: NumberWords) -> G
     rows = list(islice(examples, MOST_ROWS))
     strings, free_strings = _learn_strings(rows)
     numbers, free_numbers = learn_numbers(rows, number_words)
-    return GroundingRules(strings, numbers, number_words, {**free_strings, **free_numbers})
+    left_free = {**free_strings, **free_numbers}
+    return GroundingRules(strings, numbers, learn_choices(rows), number_words, left_free)
 
 
 def _learn_strings(

@@ -1,10 +1,11 @@
-"""Where in an input an answer's strings of free choice and its numbers may come from.
+"""Where in an input an answer's strings of free choice, its numbers and choices may come from.
 
 A small model that is to copy a name it has never seen mangles it, or writes one that it knows. In
 grounded decoding such a string can only be words of the input, side by side, in forms that training
-answers give to words (`inflection.py`), and a number one that the input states (`numbers.py`). What
-that means for a field is learned from the training rows (`learning.py`); what it means for a row is
-a pattern or a list, which the grammar then asks of the field (`schema.py`).
+answers give to words (`inflection.py`), a number one that the input states (`numbers.py`), and a
+choice one that the input speaks of (`choices.py`). What that means for a field is learned from
+training rows (`learning.py`); what it means for a row is a pattern or a list, which the grammar
+then asks of the field (`schema.py`).
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from typing import Any
 from exp.data.augmentation.number_words import NumberWords
 from exp.data.augmentation.words import Word, gaps, split_words, strip_accents
 from exp.data.field_values import FieldPath
+from exp.generation.grounding.choices import ChoiceRules
 from exp.generation.grounding.inflection import Inflections
 from exp.generation.grounding.numbers import NumberRules
 
@@ -86,12 +88,14 @@ class GroundingRules:
     Attributes:
         strings: Field -> the rules of its strings.
         numbers: Field -> the rules of its numbers.
+        choices: Field -> the rules of its choices.
         number_words: What numbers in inputs are read by.
         left_free: Field -> the share of its values that the input does not have.
     """
 
     strings: Mapping[FieldPath, StringRules]
     numbers: Mapping[FieldPath, NumberRules]
+    choices: Mapping[FieldPath, ChoiceRules]
     number_words: NumberWords
     left_free: Mapping[FieldPath, float]
 
@@ -105,6 +109,7 @@ class GroundingRules:
         return {
             "strings": [[list(path), _plain(rules)] for path, rules in self.strings.items()],
             "numbers": [[list(path), _plain(rules)] for path, rules in self.numbers.items()],
+            "choices": [[list(path), _plain(rules)] for path, rules in self.choices.items()],
             "number_words": _plain(self.number_words),
             "left_free": [[list(path), share] for path, share in self.left_free.items()],
         }

@@ -1,4 +1,4 @@
-"""The schema of what one row may write: names and numbers are those of its own input."""
+"""The schema of what one row may write: names, numbers and choices are those of its own input."""
 
 import copy
 from collections import Counter
@@ -14,6 +14,7 @@ from exp.data.augmentation.words import split_words
 from exp.data.field_values import FieldPath
 from exp.data.key_order import local_target
 from exp.data.output import compile_schema, schema_errors
+from exp.generation.grounding.choices import ChoiceRules, Words, words_of
 from exp.generation.grounding.numbers import NumberRules, stated_numbers
 from exp.generation.grounding.rules import GroundingRules, StringRules
 
@@ -41,8 +42,9 @@ class GroundedSchema:
         grammar_of: Makes the grammar of what is written of a schema.
 
     Attributes:
-        unreached: Grounded fields that the schema does not name as a plain property, or says more
-            of than can be asked together with what a row admits; they are free.
+        unreached: Fields of names and numbers that the schema does not name as a plain property, or
+            says more of than can be asked together with what a row admits; they are free. So are
+            fields of few values of which the schema gives no list.
         digest: Changes with anything that changes a row's schema, but for the schema itself.
     """
 
@@ -51,7 +53,7 @@ class GroundedSchema:
     ) -> None:
         marked = copy.deepcopy(schema)
         validator = compile_schema(schema)
-        self._gaps: dict[str, _StringGap | _NumberGap] = {}
+        self._gaps: dict[str, _StringGap | _NumberGap | _ChoiceGap] = {}
         self.unreached: list[FieldPath] = []
         for path, rules in (*grounding.strings.items(), *grounding.numbers.items()):
             place = _place_of(path, marked)
@@ -66,6 +68,14 @@ class GroundedSchema:
                 place["$comment"] = mark
             else:
                 self.unreached.append(path)
+        for path, choices in grounding.choices.items():
+            place = _place_of(path, marked)
+            if _is_choice(place):
+                mark = f"{_MARK}{len(self._gaps)}"
+                optional = _may_be_left_out(path, marked)
+                self._gaps[mark] = _ChoiceGap(choices, tuple(place["enum"]), optional)
+                place.clear()
+                place["enum"] = [mark]
         self._grammar = grammar_of(marked)
         self._number_words = grounding.number_words
         self.digest = grounding.digest
@@ -74,13 +84,19 @@ class GroundedSchema:
         """Make the schema of what may be written for an input; None if it has too many words."""
         if len(split_words(text)) > MOST_WORDS:
             return None
-        stated = stated_numbers(text, self._number_words)
-        fillings = {
-            mark: gap.filling(text) if isinstance(gap, _StringGap) else gap.filling(stated)
-            for mark, gap in self._gaps.items()
-        }
+        row = _Row(text, stated_numbers(text, self._number_words), words_of(text))
+        fillings = {mark: gap.filling(row) for mark, gap in self._gaps.items()}
         filled: Grammar = _filled(self._grammar, fillings)
         return filled
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An input, the numbers that it states, and its words."""
+
+    text: str
+    stated: frozenset[Decimal]
+    words: Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +107,8 @@ class _StringGap:
     shortest: int | None
     longest: int | None
 
-    def filling(self, text: str) -> Callable[[str], Grammar]:
-        pattern = self.rules.pattern(text) or "[^ ].*"
+    def filling(self, row: _Row) -> Callable[[str], Grammar]:
+        pattern = self.rules.pattern(row.text) or "[^ ].*"
 
         def behind(space: str) -> Grammar:
             filled: Grammar = {"type": "string", "pattern": f"^{space}{pattern}$"}
@@ -120,15 +136,49 @@ class _NumberGap:
     own: Validator
     optional: bool
 
-    def filling(self, stated: frozenset[Decimal]) -> Grammar | bool:
-        values = [v for v in self.rules.values(stated) if not schema_errors(v, self.own)]
+    def filling(self, row: _Row) -> Grammar | bool:
+        values = [v for v in self.rules.values(row.stated) if not schema_errors(v, self.own)]
         if values:
             return {"enum": values}
         return False if self.optional else cast(Grammar, self.own.schema)
 
 
+@dataclass(frozen=True, slots=True)
+class _ChoiceGap:
+    """A field of choices that the input speaks of.
+
+    Attributes:
+        rules: What must stand in an input for each.
+        options: All of the schema's.
+        optional: Whether an answer may do without it; where it may not, and the input speaks of
+            none, all are admitted.
+    """
+
+    rules: ChoiceRules
+    options: tuple[str, ...]
+    optional: bool
+
+    def filling(self, row: _Row) -> Callable[[str], Grammar | bool]:
+        admitted = [each for each in self.options if self.rules.admits(each, row.words)]
+        if not admitted and not self.optional:
+            admitted = list(self.options)
+
+        def behind(space: str) -> Grammar | bool:
+            return {"enum": [space + each for each in admitted]} if admitted else False
+
+        return behind
+
+
 def _is_string(place: Grammar | None) -> TypeGuard[Grammar]:
     return place is not None and place.get("type") == "string" and place.keys() <= _SAID_OF_A_STRING
+
+
+def _is_choice(place: Grammar | None) -> TypeGuard[Grammar]:
+    return (
+        place is not None
+        and place.keys() <= {"type", "enum", *_ANNOTATIONS}
+        and all(isinstance(each, str) for each in place.get("enum", [None]))
+    )
 
 
 def _is_number(place: Grammar | None) -> TypeGuard[Grammar]:

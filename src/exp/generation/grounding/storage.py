@@ -7,6 +7,7 @@ from typing import Any
 
 from exp.data.augmentation.number_words import NumberWords
 from exp.errors import CheckpointError
+from exp.generation.grounding.choices import ChoiceRules
 from exp.generation.grounding.inflection import Inflections
 from exp.generation.grounding.numbers import NumberRules
 from exp.generation.grounding.rules import GroundingRules, StringRules
@@ -40,6 +41,11 @@ def _from_json(content: dict[str, Any]) -> GroundingRules:
         numbers={
             tuple(path): NumberRules(plain["decimals"], tuple(plain["always"]))
             for path, plain in content["numbers"]
+        },
+        # Runs of before there were rules for choices have none.
+        choices={
+            tuple(path): ChoiceRules({c: tuple(signs) for c, signs in plain["signs"].items()})
+            for path, plain in content.get("choices", ())
         },
         number_words=_number_words(content["number_words"]),
         left_free={tuple(path): share for path, share in content["left_free"]},
