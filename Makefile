@@ -16,10 +16,10 @@ PYTEST := $(PY) -m pytest $(ARGS)
 # pip would compile every file on one core; `compileall` does, on all of them, what may be imported.
 INSTALL := $(PIP) install --no-compile --constraint constraints.txt
 
-.PHONY: help setup train test test-slow test-gpu check format smoke wheel bench-peers clean
+.PHONY: help setup train test test-thorough test-slow test-gpu check format smoke wheel bench-peers clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with everything pinned in constraints.txt
 
@@ -53,8 +53,12 @@ train: setup ## Fine-tune, and score before and after (ARGS="hardware=rtx5090 lo
 	@$(PY) -m exp train experiment=quick $(ARGS)
 
 # One worker per core, each with one thread: more threads than cores would wait for one another.
+# A file goes to one worker, so that what its tests share is made once.
 test: setup ## Run the default tests: CPU, no network (ARGS="-k loss")
-	@OMP_NUM_THREADS=1 $(PYTEST) -n auto
+	@OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile
+
+test-thorough: setup ## Run the tests that take seconds each: many cases, whole runs
+	@OMP_NUM_THREADS=1 $(PYTEST) -n auto -m 'thorough and not slow and not gpu'
 
 test-slow: setup ## Run the tests that take minutes
 	@$(PYTEST) -m slow

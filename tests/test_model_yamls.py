@@ -98,6 +98,7 @@ def test_every_sixth_layer_of_gemma_sees_the_whole_text() -> None:
     assert whole == [5, 11, 17]
 
 
+@pytest.mark.thorough
 def test_the_default_model_is_the_one_in_its_wheel() -> None:
     gguf = pytest.importorskip("gguf")
     config = load("smollm2_135m")

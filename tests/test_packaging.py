@@ -71,12 +71,14 @@ def run_installed(site: Path, cwd: Path, *arguments: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.thorough
 def test_wheel_holds_every_source_and_data_file(installed: Path) -> None:
     packed = source_files(installed / "exp")
     assert source_files(CHECKOUT / "src" / "exp") <= packed
     assert {f"conf/{name}" for name in source_files(CHECKOUT / "conf")} <= packed
 
 
+@pytest.mark.thorough
 def test_wheel_holds_nothing_but_the_package_and_its_metadata(installed: Path) -> None:
     assert {path.name.partition("-")[0] for path in installed.iterdir()} == {"exp"}
     assert list(installed.glob("exp-*.dist-info/licenses/LICENSE"))
@@ -88,6 +90,7 @@ def test_help_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert "usage: exp" in done.stdout
 
 
+@pytest.mark.thorough
 def test_configuration_composes_from_the_wheel_and_leaves_no_trace(
     installed: Path, tmp_path: Path
 ) -> None:

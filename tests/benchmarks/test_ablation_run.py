@@ -107,6 +107,7 @@ time.sleep(60)
         os.kill(int(pid_file.read_text()), 0)
 
 
+@pytest.mark.thorough
 def test_rows_that_are_not_there_are_told_before_anything_runs(tmp_path):
     (tmp_path / "train.jsonl").touch()
     done = subprocess.run(

@@ -40,6 +40,7 @@ def test_the_baseline_arm_is_the_baseline_recipe_without_warmup():
     assert ours.scheduler.warmup_fraction == 0
 
 
+@pytest.mark.thorough
 def test_all_factors_together_are_the_optimised_recipe_with_augmentation():
     recipe = resolved("experiment=canonicalization_optimized", "augmentation=standard").config
     ours = config(ALL)
@@ -50,6 +51,7 @@ def test_all_factors_together_are_the_optimised_recipe_with_augmentation():
 
 
 @pytest.mark.parametrize("arm", FACTORS, ids=lambda arm: arm.name)
+@pytest.mark.thorough
 def test_a_factor_changes_its_own_group_alone(arm):
     before, after = to_plain(config(BASELINE)), to_plain(config(arm))
     assert {key for key in before if before[key] != after[key]} == {OWN_GROUP[arm.name]}
@@ -63,11 +65,13 @@ def test_the_loss_is_all_that_its_arm_changes_of_training():
 
 @pytest.mark.parametrize("data", DATA_SETS, ids=lambda data: data.name)
 @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
+@pytest.mark.thorough
 def test_a_trial_sets_nothing_that_has_no_effect(arm, data):
     assert resolved(*Trial(data, arm, 0).arguments()).warnings == ()
 
 
 @pytest.mark.parametrize("data", DATA_SETS, ids=lambda data: data.name)
+@pytest.mark.thorough
 def test_all_arms_take_the_same_number_of_steps(data):
     steps = {planned_steps(config(arm, data), data.rows) for arm in ARMS}
     assert steps == {config(BASELINE).training.steps}

@@ -116,6 +116,7 @@ def test_errors_stop_a_training_before_a_run_folder_is_made(task, exp, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_warnings_are_logged_once_and_the_second_training_audits_nothing(
     task, exp, tmp_path, capsys
 ):

@@ -76,6 +76,7 @@ def test_mistakes_are_named(shown, words, says):
 
 @settings(deadline=None, max_examples=200)
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="\x00")))
+@pytest.mark.thorough
 def test_a_text_on_the_command_line_is_taken_as_it_is_typed(text):
     if len(text) > 1 and text[0] == text[-1] == "'":
         return  # quoted by the user already
@@ -116,6 +117,7 @@ def test_a_lexicon_without_variants_is_of_use_where_a_schema_is(schema, idle):
     assert bool(told) == idle
 
 
+@pytest.mark.thorough
 def test_a_run_trains_on_variants_and_says_what_became_of_them(exp, tmp_path, capsys):
     file = tmp_path / "rows.jsonl"
     rows = [

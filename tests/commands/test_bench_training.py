@@ -29,6 +29,7 @@ def figures(folder):
     return json.loads((result / "training.json").read_text())
 
 
+@pytest.mark.thorough
 def test_the_ladder_is_measured_on_random_token_ids(exp, tmp_path, capsys, monkeypatch):
     # All but the last, since compiling takes half a minute.
     monkeypatch.setattr(bench_training, "LADDER", LADDER[:-1])
@@ -43,6 +44,7 @@ def test_the_ladder_is_measured_on_random_token_ids(exp, tmp_path, capsys, monke
     assert "+ shared prefix" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_the_ladder_is_measured_on_the_rows_of_the_task(exp, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(
@@ -56,6 +58,7 @@ def test_the_ladder_is_measured_on_the_rows_of_the_task(exp, tmp_path):
     assert "; mine: " in figures(tmp_path / "out")["title"]
 
 
+@pytest.mark.thorough
 def test_rungs_that_do_not_compute_the_same_make_the_command_fail(exp, tmp_path, monkeypatch):
     monkeypatch.setattr(
         bench_training, "disagreements", lambda *_, **__: ["+ packed: loss 3, but 2"]
@@ -78,6 +81,7 @@ def test_a_mistake_is_said_in_three_lines(exp, capsys, words, says):
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_setting_of_the_other_benchmark_is_a_warning(exp, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert exp("bench", "training", *TINY, *LENGTHS, "limit=3", "output_dir='~/figures'") == 0
@@ -85,6 +89,7 @@ def test_a_setting_of_the_other_benchmark_is_a_warning(exp, tmp_path, capsys, mo
     assert figures(tmp_path / "figures")["what"] == "training"
 
 
+@pytest.mark.thorough
 def test_several_runs_are_refused_and_none_is_left_out(exp, trained, capsys):
     assert exp("bench", "training", f"run=[{trained.run},{trained.run}]") == 2
     assert "takes one run" in capsys.readouterr().err

@@ -39,6 +39,7 @@ def words(arguments):
     return [f"{key}={value}" for key, value in arguments.items()]
 
 
+@pytest.mark.thorough
 def test_training_scoring_and_predicting_speak_json(arguments, exp, tmp_path, capsys):
     assert exp("train", *words(arguments), "generation.constrain=schema", "name=run") == 0
     rows = (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()
@@ -79,6 +80,7 @@ def test_the_audit_names_rows_that_have_no_place_in_the_schema(arguments, exp, t
     assert "at $.colour, the schema does not have this key" in shown.out + shown.err
 
 
+@pytest.mark.thorough
 def test_a_schema_is_needed(arguments, exp, capsys):
     assert exp("train", *words(arguments | {"task.schema": "null"})) == 2
     assert "task.notation=positional needs JSON outputs" in capsys.readouterr().err

@@ -34,6 +34,7 @@ def derived(run):
     }
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_keeps_order_and_balance_to_the_bit(train, exp, tmp_path, monkeypatch):
     settings = ("data.order=curriculum", "data.balance=product", "data.pacing_end=1")
     assert train("whole", *settings) == 0
@@ -58,6 +59,7 @@ def test_a_resumed_run_keeps_order_and_balance_to_the_bit(train, exp, tmp_path, 
     assert '"nails"' in derived(tmp_path / "whole")["data.balance"]
 
 
+@pytest.mark.thorough
 def test_the_base_model_is_asked_once_how_hard_the_rows_are(train, tmp_path, monkeypatch):
     settings = ("data.order=curriculum", "data.difficulty=base_loss", "training.steps=1")
     assert train("first", *settings) == 0
@@ -66,6 +68,7 @@ def test_the_base_model_is_asked_once_how_hard_the_rows_are(train, tmp_path, mon
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
 
 
+@pytest.mark.thorough
 def test_weights_of_training_files_and_cut_inputs_are_told(train, trained, tmp_path, capsys):
     folder = trained.run.parent
     row = {"id": "long", "input": "please send 3 pins " * 20, "output": {"quantity": 3}}

@@ -63,6 +63,7 @@ def test_the_second_time_nothing_is_computed_and_no_model_is_loaded(
     assert translated == []
 
 
+@pytest.mark.thorough
 def test_only_lines_that_nobody_had_yet_are_translated(config, translated):
     open_paraphrases(TEXTS[:2], config, "cpu")
     translated.clear()
@@ -74,6 +75,7 @@ def test_only_lines_that_nobody_had_yet_are_translated(config, translated):
     ]
 
 
+@pytest.mark.thorough
 def test_old_lines_are_kept_where_new_ones_come_to_them(config, translated, monkeypatch):
     first = open_paraphrases(TEXTS[:3], config, "cpu")
     (path,) = cache_dir("paraphrases").glob("*.jsonl")
@@ -93,6 +95,7 @@ def test_old_lines_are_kept_where_new_ones_come_to_them(config, translated, monk
     assert asked == {*lines_of(TEXTS)} - {*lines_of(TEXTS[:3])}
 
 
+@pytest.mark.thorough
 def test_a_killed_preparation_goes_on_where_it_stopped(config, monkeypatch):
     whole = open_paraphrases(TEXTS, config, "cpu")
     (path,) = cache_dir("paraphrases").glob("*.jsonl")
@@ -126,6 +129,7 @@ def test_a_killed_preparation_goes_on_where_it_stopped(config, monkeypatch):
 
 @pytest.mark.parametrize("order", [TEXTS, TEXTS[::-1]])
 @pytest.mark.parametrize("batch_size", [1, 16])
+@pytest.mark.thorough
 def test_paraphrases_depend_neither_on_the_order_nor_on_the_batch_size(config, order, batch_size):
     expected = {text: open_paraphrases([text], config, "cpu")[text] for text in TEXTS}
     for path in cache_dir("paraphrases").glob("*.jsonl"):
@@ -136,6 +140,7 @@ def test_paraphrases_depend_neither_on_the_order_nor_on_the_batch_size(config, o
 
 
 @pytest.mark.parametrize("change", ["num_paraphrases", "forward_prefix", "backward", "weights"])
+@pytest.mark.thorough
 def test_other_models_or_settings_make_other_paraphrases(
     config, translated, translation_model, tmp_path, change
 ):
@@ -235,6 +240,7 @@ def test_settings_without_a_weight_are_warned_about(exp, capsys):
     assert f"{MODELS}.batch_size has no effect" in "".join(capsys.readouterr())
 
 
+@pytest.mark.thorough
 def test_a_run_trains_on_back_translations(exp, tmp_path, words):
     rows = [{"id": f"n{i}", "input": text, "output": {"ok": True}} for i, text in enumerate(TEXTS)]
     file = tmp_path / "rows.jsonl"

@@ -81,6 +81,7 @@ def test_an_unknown_profile_is_named(
     assert "profiles names t5; there are a100" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_plan_imports_no_torch(task: tuple[str, ...], tmp_path: Path) -> None:
     script = (
         "import sys; from exp import cli; code = cli.main(sys.argv[1:]); "
@@ -123,6 +124,7 @@ def test_a_tokenizer_in_the_hub_cache_is_used_and_none_is_fetched(
     assert found.folder == tmp_path
 
 
+@pytest.mark.thorough
 def test_a_run_keeps_predicted_beside_measured(trained: object) -> None:
     record = json.loads((trained.run / "run.json").read_text())  # type: ignore[attr-defined]
     memory = record["memory"]
@@ -134,6 +136,7 @@ def test_a_run_keeps_predicted_beside_measured(trained: object) -> None:
     assert "predicted peak, GiB" in derived
 
 
+@pytest.mark.thorough
 def test_no_profile_at_all_is_a_mistake(
     exp: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

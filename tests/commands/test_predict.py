@@ -65,6 +65,7 @@ def test_the_pipe_from_standard_input_to_standard_output_holds_json_lines_alone(
     assert [row["id"] for row in shown] == [row["id"] for row in ROWS]
 
 
+@pytest.mark.thorough
 def test_the_prediction_of_a_row_does_not_depend_on_the_rows_beside_it(trained, exp, tmp_path):
     whole, alone = tmp_path / "whole.jsonl", tmp_path / "alone.jsonl"
     source = write_input(tmp_path, "jsonl")

@@ -80,12 +80,14 @@ def test_failed_trials_do_not_hide_the_others(trials, capsys):
     assert "\x1b" not in shown
 
 
+@pytest.mark.thorough
 def test_a_sweep_without_failures_ends_with_0_and_says_what_is_next(trials, capsys):
     assert cli.main(["train", "--multirun", "lora.r=8,16"]) == 0
     best = study_of(trials) / "001-lora.r-16"
     assert f"exp evaluate run={best.relative_to(trials)}" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_lists_among_the_overrides_are_shown_as_they_are(trials, capsys):
     lists = "[q_proj,v_proj]", "[k_proj]"
     words = ["lora.r=8", f"lora.target_modules={','.join(lists)}"]
@@ -95,6 +97,7 @@ def test_lists_among_the_overrides_are_shown_as_they_are(trials, capsys):
         assert f"lora.target_modules={one}" in table
 
 
+@pytest.mark.thorough
 def test_an_interrupted_sweep_shows_what_it_has_and_ends_with_130(trials):
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -146,6 +149,7 @@ def test_a_verb_without_a_score_to_compare_has_no_sweep(trials, capsys):
     assert "has no sweep" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_studies_can_be_kept_elsewhere(trials):
     assert cli.main(["train", "-m", "lora.r=8,16", "output_dir=elsewhere"]) == 0
     assert len(list((trials / "elsewhere" / "orders_es").iterdir())) == 1

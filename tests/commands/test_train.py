@@ -101,6 +101,7 @@ def test_every_step_is_logged_once(trained):
     assert [step for step, _ in points(trained.run, "val/field_f1")] == [2, 4, 5]
 
 
+@pytest.mark.thorough
 def test_training_lowers_the_loss(trained, exp, tmp_path):
     more = ("training.steps=20", "training.validate_every=9", "optimizer.lr=0.02")
     assert again(trained, exp, tmp_path, "long", *more) == 0
@@ -153,6 +154,7 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_unbroken_one(
     assert losses == points(trained.run, "train/loss")
 
 
+@pytest.mark.thorough
 def test_a_run_whose_data_changed_is_not_gone_on_from(trained, exp, tmp_path, capsys):
     lines = (trained.run.parent / "train.jsonl").read_text().splitlines(keepends=True)
     file = tmp_path / "train.jsonl"
@@ -164,6 +166,7 @@ def test_a_run_whose_data_changed_is_not_gone_on_from(trained, exp, tmp_path, ca
     assert "another training data" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_dotted_columns_of_a_csv_can_be_trained_on(trained, exp, tmp_path):
     for split in ("train", "validation", "test"):
         source = (trained.run.parent / f"{split}.jsonl").read_text().splitlines()
@@ -179,6 +182,7 @@ def test_dotted_columns_of_a_csv_can_be_trained_on(trained, exp, tmp_path):
     assert json.loads(first)["reference"] == '{"quantity":0,"product":"nails"}'
 
 
+@pytest.mark.thorough
 def test_nested_fields_can_be_trained_on(trained, exp, tmp_path):
     for split in ("train", "validation", "test"):
         lines = (trained.run.parent / f"{split}.jsonl").read_text().splitlines()
@@ -201,6 +205,7 @@ def test_rows_that_are_too_long_are_named_and_nothing_is_trained(trained, exp, t
     assert not (tmp_path / "long").exists()
 
 
+@pytest.mark.thorough
 def test_rows_that_are_too_long_are_skipped_when_asked_to(trained, exp, tmp_path, capsys):
     more = ("data.max_length_tokens=95", "data.on_overlong=skip", "training.steps=1")
     assert again(trained, exp, tmp_path, "skipping", *more) == 0
@@ -212,6 +217,7 @@ def test_a_run_is_never_written_over(trained, exp, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_limits_on_scored_rows_are_kept(trained, exp, tmp_path):
     limits = ("training.test_limit=3", "training.base_limit=1")
     assert again(trained, exp, tmp_path, "part", *limits, "training.steps=1") == 0

@@ -59,6 +59,7 @@ def test_hydra_sees_no_verb_and_leaves_the_command_line_as_it_was(monkeypatch, t
         ("task=jsonl", "task.train=a.jsonl", "augmentation=strong", "training.steps=null"),
     ],
 )
+@pytest.mark.thorough
 def test_hydra_composes_what_was_judged_before(words):
     checked = preflight("train", words, open_library())
     (trial,) = checked.trials

@@ -38,6 +38,7 @@ def test_the_file_holds_plain_values_with_enums_by_name(tmp_path):
 @example("next\x85line", 0.0)
 @example("\u2028 \ufeff\r\n", 0.0)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(0, 1e9, allow_nan=False))
+@pytest.mark.thorough
 def test_any_text_and_number_survives_the_file(tmp_path_factory, text, number):
     config = TrainConfig()
     config.task.instruction = text

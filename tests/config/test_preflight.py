@@ -238,6 +238,7 @@ def test_a_users_yaml_is_judged_like_the_command_line(tmp_path, content, says):
     assert str(tmp_path / "lora" / "mine.yaml") in text
 
 
+@pytest.mark.thorough
 def test_a_users_folder_adds_choices_and_cannot_shadow_ours(tmp_path):
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "wide.yaml").write_text("defaults: [base_lora, _self_]\nr: 64\n")
@@ -286,6 +287,7 @@ def test_a_missing_setting_is_named():
     ]
 
 
+@pytest.mark.thorough
 def test_every_trial_of_a_sweep_is_judged_before_the_first_starts():
     text = problem(
         "scheduler.warmup_steps=1,20", "training.steps=10,30", "lora=glob(*a*)", sweep=True

@@ -179,6 +179,7 @@ def test_a_resumed_run_takes_its_settings_from_the_run(run):
     assert config.training.steps == before.training.steps
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_may_compute_elsewhere_and_for_longer(run):
     arguments = ["hardware=cpu", "tracker=csv", "cache.enabled=false", "training.minutes=5"]
     config = resumed(run, *arguments).config

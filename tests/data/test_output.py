@@ -37,6 +37,7 @@ def nested(depth: int) -> Any:
 
 
 @given(OUTPUTS)
+@pytest.mark.thorough
 def test_what_is_written_is_read_back_as_the_same_output(output: Any) -> None:
     value, failure = parse_output(encode_output(output, OutputFormat.json))
     assert failure is None
@@ -138,6 +139,7 @@ def test_what_cannot_be_accepted_is_named(text: str, failure: ParseFailure) -> N
 
 
 @pytest.mark.parametrize("text", ["[x]", '"', '{"\\', '{"a":"\\"', "[]x{", '{"a', "[1,", "{x}\n"])
+@pytest.mark.thorough
 def test_reading_takes_time_linear_in_the_text(text: str) -> None:
     start = time.process_time()
     parse_output(text * 100_000)
@@ -186,6 +188,7 @@ def test_different_outputs_have_different_canonical_forms(one: Any, other: Any) 
 
 
 @given(VALUES)
+@pytest.mark.thorough
 def test_normalising_twice_changes_nothing(value: Any) -> None:
     assert canonical(normalise(value)) == canonical(value)
 

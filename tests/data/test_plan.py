@@ -118,6 +118,7 @@ def test_a_step_is_the_same_whatever_was_asked_before(lengths, batch_size, rando
 
 
 @given(LENGTHS, BATCH_SIZES)
+@pytest.mark.thorough
 def test_the_labels_of_a_step_are_counted_over_all_its_examples(lengths, batch_size):
     of = plan(lengths, batch_size=batch_size)
     for step in steps(of):
@@ -177,6 +178,7 @@ def test_labels_are_the_completion_or_all_tokens_but_the_first(parts):
     assert count_labels(lengths, completions, LossOn.text).tolist() == (lengths - 1).tolist()
 
 
+@pytest.mark.thorough
 def test_a_million_rows_are_planned_in_a_second_and_little_memory():
     lengths = np.random.default_rng(0).integers(4, 400, size=1_000_000)
     of = plan(lengths, batch_size=16, micro_batch_tokens=2048)
@@ -221,6 +223,7 @@ def test_with_a_curriculum_every_example_still_comes_once_per_epoch(
 
 
 @given(LENGTHS, BATCH_SIZES, PACINGS, st.randoms(use_true_random=False))
+@pytest.mark.thorough
 def test_with_a_curriculum_a_step_is_the_same_whatever_was_asked_before(
     lengths, batch_size, curriculum, random
 ):
@@ -284,6 +287,7 @@ def test_drawn_examples_come_as_often_as_they_are_drawn(lengths, batch_size, cur
     assert seen == expected
 
 
+@pytest.mark.thorough
 def test_a_paced_epoch_of_a_million_rows_is_planned_in_seconds():
     lengths = np.random.default_rng(0).integers(4, 400, size=1_000_000)
     curriculum = Curriculum(lengths.astype(float), Pacing.root, 0.2, 1.0)

@@ -209,6 +209,7 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 @settings(deadline=None)
 @given(st.data())
+@pytest.mark.thorough
 def test_any_output_of_any_schema_comes_back(data: st.DataObject) -> None:
     schema = {**data.draw(schemas()), "$defs": {"shared": SHARED}}
     output = data.draw(values(schema))

@@ -403,6 +403,7 @@ def compare(folder: Path, file: File) -> str:
 
 
 @pytest.mark.parametrize("num_files", [500, pytest.param(50_000, marks=pytest.mark.slow)])
+@pytest.mark.thorough
 def test_mutated_files_give_the_exact_rows_or_the_exact_lines(tmp_path, monkeypatch, num_files):
     # Tens of thousands of copies; none of them has to survive a power cut.
     monkeypatch.setattr("os.fsync", lambda descriptor: None)

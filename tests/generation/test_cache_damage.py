@@ -147,6 +147,7 @@ def damage_and_use(pristine, folder, seed):
 
 
 @pytest.mark.parametrize("seeds", [range(50)])
+@pytest.mark.thorough
 def test_random_damage_is_a_miss_or_a_clear_error(pristine, tmp_path, seeds):
     check_random_damage(pristine, tmp_path, seeds)
 

@@ -95,6 +95,7 @@ def under_fire(num_processes, num_keys, num_passes, num_kills, limit_seconds):
     assert not list(path.parent.glob("*.damaged-*"))
 
 
+@pytest.mark.thorough
 def test_killed_writers_leave_no_wrong_prediction_and_block_nobody(tmp_path, monkeypatch):
     monkeypatch.setenv("EXP_CACHE_DIR", str(tmp_path))
     under_fire(num_processes=3, num_keys=120, num_passes=8, num_kills=6, limit_seconds=60)
@@ -106,6 +107,7 @@ def test_eight_processes_killed_fifty_times_stay_right(tmp_path, monkeypatch):
     under_fire(num_processes=8, num_keys=1000, num_passes=6, num_kills=50, limit_seconds=300)
 
 
+@pytest.mark.thorough
 def test_processes_that_start_at_once_share_one_new_file(tmp_path, monkeypatch):
     monkeypatch.setenv("EXP_CACHE_DIR", str(tmp_path))
     (tmp_path / "predictions.sqlite").write_bytes(b"damaged")

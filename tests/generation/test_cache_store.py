@@ -133,6 +133,7 @@ with PredictionCache.open() as cache:
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "4242"])
+@pytest.mark.thorough
 def test_another_process_folder_and_hash_seed_hits_every_row(tmp_path, hash_seed, monkeypatch):
     monkeypatch.setenv("EXP_CACHE_DIR", str(tmp_path / "shared"))
     with PredictionCache.open() as cache:

@@ -65,6 +65,7 @@ def test_a_model_with_random_weights_writes_what_the_schema_admits(complete, jso
     assert engine.work.forced_tokens > 0
 
 
+@pytest.mark.thorough
 def test_without_the_constraint_the_same_model_writes_no_json(complete, json_tokenizer):
     completions, _ = complete(constraint=None)
     validator = compile_schema(SCHEMA)
@@ -82,7 +83,7 @@ def test_cut_rows_are_flagged_and_keep_to_the_limit(complete, json_tokenizer):
         assert (parse_output(text)[1] is None) == (one.finish_reason == "stop")
 
 
-@pytest.mark.parametrize("num_slots", [1, 16])
+@pytest.mark.parametrize("num_slots", [pytest.param(1, marks=pytest.mark.thorough), 16])
 def test_neither_drafts_nor_slots_change_a_constrained_token(complete, num_slots):
     expected, _ = complete()
     actual, _ = complete(drafter=Drafter(), num_slots=num_slots)

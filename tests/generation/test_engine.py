@@ -12,7 +12,10 @@ from exp.generation.row import Completion
 from exp.generation.slots import bytes_per_token, rows_in_memory
 from exp.generation.template import count_continuations
 
-KINDS = ["llama", "qwen3", "gemma3", "gemma2"]
+KINDS = [
+    *("llama", "gemma3"),
+    *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("qwen3", "gemma2")),
+]
 STOP_IDS = (7, 8, 9)
 MAX_NEW_TOKENS = 14
 NEAR_TIE = 1e-4

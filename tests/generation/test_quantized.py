@@ -34,6 +34,7 @@ STOP_IDS = (7, 8, 9)
 
 
 @pytest.mark.parametrize("scheme", ["nf4", "int8"])
+@pytest.mark.thorough
 def test_the_engine_decodes_what_transformers_does(
     build_model: Callable[..., Any], scheme: str
 ) -> None:

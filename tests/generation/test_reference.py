@@ -28,6 +28,7 @@ SAMPLE = GenerationConfig(
 
 
 @pytest.mark.parametrize("ids", ["a", "dcba", "bd"])
+@pytest.mark.thorough
 def test_a_sampled_row_does_not_depend_on_the_rows_beside_it(build_model, ids):
     model = build_model("llama")
     together = decode(model, SAMPLE, "abcd")

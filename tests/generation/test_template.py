@@ -43,6 +43,7 @@ def test_the_longest_known_context_answers():
 
 @settings(deadline=None)
 @given(completions_strategy)
+@pytest.mark.thorough
 def test_a_template_is_read_as_it_was_written(tmp_path_factory, completions):
     path = tmp_path_factory.mktemp("run") / "template.safetensors"
     template = count_continuations(completions)

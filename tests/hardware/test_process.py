@@ -37,6 +37,7 @@ def test_the_process_gets_threads_and_tf32_as_resolved() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.thorough
 def test_large_blocks_come_back_without_new_pages() -> None:
     counted = (
         "import resource, torch\n"

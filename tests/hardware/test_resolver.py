@@ -582,6 +582,7 @@ def test_every_quantization_on_every_profile_resolves_or_says_why_not(
 
 
 @pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.thorough
 def test_every_profile_composes_and_resolves_on_its_card(name: str) -> None:
     (trial,) = preflight("train", [f"hardware={name}"], open_library()).trials
     assert trial.config.hardware == PROFILES[name]
@@ -646,6 +647,7 @@ def test_the_error_for_a_missing_card_has_three_lines() -> None:
 
 
 @pytest.mark.parametrize("module", ["capability", "profiles", "resolver", "machine", "probe"])
+@pytest.mark.thorough
 def test_importing_the_module_does_not_import_torch(module: str) -> None:
     code = f"import sys, exp.hardware.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -70,6 +70,7 @@ def counts(comparison: Comparison) -> tuple[int, int, int]:
 
 @settings(max_examples=300)
 @given(VALUES, VALUES)
+@pytest.mark.thorough
 def test_matches_are_the_most_that_any_pairing_gives(one: Any, other: Any) -> None:
     matches = plain_matches(one, other)
     assert counts(compared(one, other)) == (
@@ -81,6 +82,7 @@ def test_matches_are_the_most_that_any_pairing_gives(one: Any, other: Any) -> No
 
 @settings(max_examples=200)
 @given(st.lists(VALUES, max_size=5), st.lists(VALUES, max_size=5))
+@pytest.mark.thorough
 def test_list_items_are_paired_as_well_as_by_brute_force(one: Any, other: Any) -> None:
     assert compared(one, other).total.tp == plain_matches(one, other)
 
@@ -108,6 +110,7 @@ def test_swapping_the_sides_swaps_false_positives_and_negatives(one: Any, other:
 
 
 @given(st.lists(VALUES, max_size=5), st.lists(VALUES, max_size=5), st.randoms())
+@pytest.mark.thorough
 def test_the_order_of_list_items_changes_nothing(
     one: list[Any], other: list[Any], random: Any
 ) -> None:

@@ -195,6 +195,7 @@ def fuzzed(random_source: random.Random) -> str:
         pytest.param(10_000, OutputFormat.text, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.thorough
 def test_no_fuzzed_text_raises_or_loses_a_row(num_rows: int, output_format: OutputFormat) -> None:
     random_source = random.Random(num_rows)
     predictions = [

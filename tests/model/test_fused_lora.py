@@ -41,6 +41,7 @@ def run(layer: nn.Module, x: Tensor) -> list[Tensor]:
     return [output, *torch.autograd.grad(output, [x, *trainable], slope)]
 
 
+@pytest.mark.thorough
 def test_a_forward_that_broke_off_leaves_nothing_once_it_is_forgotten(tiny: Tiny) -> None:
     model = attach_lora(tiny("llama"), LoraConfig(r=4, target_modules=ALL), seed=0)
     layer = model.get_base_model().model.layers[1]
@@ -217,6 +218,7 @@ def test_an_input_that_was_written_over_is_projected_anew(tiny: Tiny) -> None:
     assert torch.equal(got, attention.k_proj(x.clone()))
 
 
+@pytest.mark.thorough
 def test_a_copy_of_a_model_has_products_of_its_own(tiny: Tiny) -> None:
     model = attention_and_mlp(tiny, True)
     copied = copy.deepcopy(model)

@@ -73,6 +73,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.thorough
 def test_a_trained_adapter_comes_back_from_its_folder(
     tiny: Tiny, variant: str, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_trained_adapter_comes_back_from_its_folder(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.thorough
 def test_training_goes_on_exactly_from_stored_weights(tiny: Tiny, variant: str) -> None:
     config = LoraConfig(r=4, alpha=6, target_modules=ALL, **VARIANTS[variant])
     changes = {"tie_word_embeddings": False}
@@ -132,6 +134,7 @@ torch.save(logits(lambda model: PeftModel.from_pretrained(model, adapter)), out 
 """
 
 
+@pytest.mark.thorough
 def test_a_fresh_process_computes_the_same_logits(tiny: Tiny, tmp_path: Path) -> None:
     base = tiny("qwen3")
     base.save_pretrained(tmp_path / "base")

@@ -139,7 +139,14 @@ def test_evaluation_before_training_changes_nothing(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma3", "mistral"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama",
+        "gemma3",
+        *(pytest.param(n, marks=pytest.mark.thorough) for n in ("qwen2", "qwen3", "mistral")),
+    ],
+)
 @pytest.mark.parametrize("layout", list(Layout))
 def test_every_layout_gives_the_gradients_of_the_decoded_model(
     tiny: Tiny, scheme: str, name: str, layout: Layout

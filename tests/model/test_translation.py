@@ -60,6 +60,7 @@ def test_a_translation_is_the_best_of_a_plain_beam_search(forward):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 @pytest.mark.parametrize("lines", [LINES, LINES[::-1]])
+@pytest.mark.thorough
 def test_a_translation_depends_neither_on_its_batch_nor_on_the_order(forward, lines, batch_size):
     expected = [forward.translate([line], 4, 1)[0] for line in lines]
     assert len(set(map(tuple, expected))) >= 5
@@ -68,6 +69,7 @@ def test_a_translation_depends_neither_on_its_batch_nor_on_the_order(forward, li
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 @pytest.mark.parametrize("lines", [LINES, LINES[::-1]])
+@pytest.mark.thorough
 def test_a_paraphrase_depends_neither_on_its_batch_nor_on_the_order(
     forward, backward, lines, batch_size
 ):

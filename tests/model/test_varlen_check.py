@@ -172,7 +172,7 @@ MASKS = (
 )
 
 
-@pytest.mark.parametrize("softcap", [None, 30.0, 50.0])
+@pytest.mark.parametrize("softcap", [None, 50.0, pytest.param(30.0, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_rounding_is_far_within_the_limit(
@@ -190,6 +190,7 @@ def test_rounding_is_far_within_the_limit(
 @pytest.mark.parametrize("softcap", [None, 50.0])
 @pytest.mark.parametrize("mask", MASKS, ids=lambda mask: mask.__name__)
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]], ids=str)
+@pytest.mark.thorough
 def test_a_wrong_mask_is_twice_beyond_the_limit(
     shape: tuple[int, int, int], mask: Mask, softcap: float | None, kernel: Callable[..., None]
 ) -> None:

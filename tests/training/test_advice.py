@@ -69,6 +69,7 @@ SCORES = [
 
 
 @pytest.mark.parametrize("words", CONFIGS)
+@pytest.mark.thorough
 def test_every_advised_override_composes_beside_what_was_asked_for(
     words: tuple[str, ...], gpu: ResolvedHardware
 ) -> None:

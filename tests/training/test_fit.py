@@ -17,7 +17,7 @@ Build = Callable[..., Any]
 IDS = torch.arange(20).unsqueeze(0)
 
 
-@pytest.mark.parametrize("stop_after", [1, 9])
+@pytest.mark.parametrize("stop_after", [1, pytest.param(9, marks=pytest.mark.thorough)])
 def test_a_resumed_run_ends_with_the_same_bits(training: Build, stop_after: int) -> None:
     # Epochs have four steps, so there is a checkpoint behind every step.
     unbroken = training(validate_every=0.25, keep_checkpoints=99)
@@ -63,6 +63,7 @@ def test_the_checkpoint_folder_loads_here_and_in_plain_peft(training: Build) -> 
 @pytest.mark.parametrize(
     "layout", [Layout.shared_prefix, Layout.packed], ids=lambda each: each.name
 )
+@pytest.mark.thorough
 def test_a_run_by_flash_attention_takes_the_steps_that_one_by_sdpa_takes(
     training: Build,
     layout: Layout,

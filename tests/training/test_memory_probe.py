@@ -34,6 +34,7 @@ def trained(run: Any, probe: Forward | None) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("layout", [Layout.shared_prefix, Layout.padded])
+@pytest.mark.thorough
 def test_a_probed_run_ends_with_the_same_bits(training: Any, layout: Layout) -> None:
     settings = {"steps": 3, "layout": layout, "lora": DROPOUT}
     plain, probed = training(**settings), training(**settings)
@@ -56,6 +57,7 @@ class Watched(MemoryProbe):
 
 
 @pytest.mark.parametrize("runs_out", [False, True])
+@pytest.mark.thorough
 def test_the_probe_leaves_no_gradient_and_no_drawn_number(
     training: Any,
     monkeypatch: pytest.MonkeyPatch,

@@ -85,7 +85,12 @@ SETTINGS: dict[str, Any] = {"steps": 5, "micro_batch_size": 4}
 
 
 @pytest.mark.parametrize(
-    ("place", "after_backward"), [((2, 1), False), *((place, True) for place in PLACES)], ids=str
+    ("place", "after_backward"),
+    [
+        ((2, 1), False),
+        *(pytest.param(place, True, marks=pytest.mark.thorough) for place in PLACES),
+    ],
+    ids=str,
 )
 def test_the_adapter_is_that_of_the_smaller_micro_batch_from_that_step_on(
     training: Build, monkeypatch: pytest.MonkeyPatch, place: tuple[int, int], after_backward: bool
@@ -106,8 +111,14 @@ def test_the_adapter_is_that_of_the_smaller_micro_batch_from_that_step_on(
 @pytest.mark.parametrize(
     ("kind", "layout"),
     [
-        *(("cuda", layout) for layout in Layout),
-        *((kind, Layout.shared_prefix) for kind in ERRORS if kind != "cuda"),
+        ("cuda", Layout.shared_prefix),
+        *(
+            pytest.param(*case, marks=pytest.mark.thorough)
+            for case in (
+                *(("cuda", layout) for layout in Layout if layout is not Layout.shared_prefix),
+                *((kind, Layout.shared_prefix) for kind in ERRORS if kind != "cuda"),
+            )
+        ),
     ],
 )
 def test_the_loss_is_that_of_a_run_that_never_ran_out(
@@ -125,6 +136,7 @@ def test_the_loss_is_that_of_a_run_that_never_ran_out(
     assert max(float((left[n] - right[n]).abs().max()) for n in left) <= 1e-6
 
 
+@pytest.mark.thorough
 def test_each_occurrence_halves_once_more(training: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         fail_at(patch, {(1, 0), (1, 1), (4, 2)})
@@ -142,6 +154,7 @@ def test_each_occurrence_halves_once_more(training: Build, monkeypatch: pytest.M
     assert same(found, expected)
 
 
+@pytest.mark.thorough
 def test_what_was_left_of_the_failed_attempt_would_be_seen(
     training: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +183,7 @@ def close(left: Weights, right: Weights) -> bool:
     return max(float((left[n] - right[n]).abs().max()) for n in left) <= 1e-6
 
 
+@pytest.mark.thorough
 def test_the_order_of_the_data_stays_as_planned(
     training: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +210,7 @@ def test_the_order_of_the_data_stays_as_planned(
     assert orders() == planned
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_keeps_the_smaller_micro_batches(
     training: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +257,7 @@ def refused(words: tuple[str, ...], shortage: Shortage | None) -> HardwareError:
     [(), ("hardware=t4x2", "training.layout=padded"), ("hardware=a100", "lora.r=4")],
     ids=["defaults", "two cards", "one card"],
 )
+@pytest.mark.thorough
 def test_whatever_is_advised_composes_beside_what_was_asked_for(
     words: tuple[str, ...], shortage: Shortage | None
 ) -> None:
@@ -257,6 +273,7 @@ def test_whatever_is_advised_composes_beside_what_was_asked_for(
         assert trial.warnings == (), way
 
 
+@pytest.mark.thorough
 def test_a_card_is_quantised_for_as_its_profile_says_and_others_to_nf4() -> None:
     kinds = [
         re.findall(r"quantization=(\w+)", refused(words, SINGLE).fix or "")
@@ -306,6 +323,7 @@ def test_the_failed_attempt_holds_no_tensors(
     assert held
 
 
+@pytest.mark.thorough
 def test_it_is_said_once_per_occurrence(
     training: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

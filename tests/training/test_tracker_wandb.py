@@ -61,6 +61,7 @@ def processes_below(directory: Path) -> list[str]:
     return [line for line in found if "wandb" in line]
 
 
+@pytest.mark.thorough
 def test_who_is_not_logged_in_gets_offline_files_without_a_secret_in_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -49,6 +49,7 @@ def test_a_crash_is_told_by_its_signal(bench: Workbench) -> None:
     assert ended.failure == "its process was killed by SIGKILL"
 
 
+@pytest.mark.thorough
 def test_an_early_exit_is_told_by_its_code(bench: Workbench) -> None:
     assert bench.run(SECONDS, os._exit, 3).failure == "its process ended with exit code 3"
 
@@ -59,6 +60,7 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs a /proc")
+@pytest.mark.thorough
 def test_what_hangs_is_ended_with_all_that_it_started(bench: Workbench, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     bench.run(SECONDS, operator.add, 1, 1)
@@ -73,6 +75,7 @@ def test_what_hangs_is_ended_with_all_that_it_started(bench: Workbench, tmp_path
     assert gone(int(file.read_text()))
 
 
+@pytest.mark.thorough
 def test_what_another_thread_runs_is_ended_when_all_is_stopped() -> None:
     bench = Workbench()
     bench.run(SECONDS, operator.add, 1, 1)
@@ -86,6 +89,7 @@ def test_what_another_thread_runs_is_ended_when_all_is_stopped() -> None:
     assert bench.run(SECONDS, operator.add, 1, 1).failure == "it was stopped"
 
 
+@pytest.mark.thorough
 def test_folder_and_environment_are_those_of_now(
     bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +100,7 @@ def test_folder_and_environment_are_those_of_now(
 
 
 @pytest.mark.parametrize("stream", [1, 2])
+@pytest.mark.thorough
 def test_what_is_printed_apart_is_not_seen(
     bench: Workbench, capfd: pytest.CaptureFixture[str], stream: int
 ) -> None:

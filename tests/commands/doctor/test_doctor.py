@@ -86,6 +86,7 @@ def test_every_profile_says_what_it_comes_to_or_why_not(examine):
     assert "compute capability 12.0; Tesla T4 has 7.5" in line(shown, "rtx5090")
 
 
+@pytest.mark.thorough
 def test_hardware_that_cannot_be_met_gives_exit_code_1_and_what_to_type(examine):
     code, shown, called = examine("hardware=rtx5090", devices=[RTX5090], versions=CU126)
     assert code == 1

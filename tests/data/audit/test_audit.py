@@ -174,6 +174,7 @@ def test_a_clean_corpus_has_no_finding(corpus, audited):
     assert audited(corpus).findings == ()
 
 
+@pytest.mark.thorough
 def test_the_shipped_task_has_no_finding():
     folder = "builtin:orders_es/"
     config = TaskConfig(

@@ -39,6 +39,7 @@ def test_the_second_time_no_row_is_looked_at(ask):
     assert ask()[0] == 0
 
 
+@pytest.mark.thorough
 def test_whatever_decides_the_result_is_part_of_its_key(ask, corpus):
     ask()
     (first, *others) = corpus["test"]

@@ -175,12 +175,14 @@ def check(example, augmenter, language, epoch=0, count=3):
 
 @settings(deadline=None, max_examples=100)
 @given(seed=st.integers(0, 10**9), epoch=st.integers(0, 5))
+@pytest.mark.thorough
 def test_the_answer_to_an_english_order_stays_readable(augmenter, seed, epoch):
     check(english_order(seed), augmenter("en", seed=seed % 7, canon=FOLDS), "en", epoch)
 
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**9), epoch=st.integers(0, 5))
+@pytest.mark.thorough
 def test_the_answer_to_a_spanish_order_stays_readable(augmenter, seed, epoch):
     for example in spanish_orders(5, seed):
         check(example, augmenter(seed=seed % 7, canon=FOLDS), "es", epoch)
@@ -209,6 +211,7 @@ def test_a_variant_depends_on_seed_epoch_id_and_number_alone(augmenter):
     assert all(other != first for other in others)
 
 
+@pytest.mark.thorough
 def test_variants_are_the_same_in_processes_with_other_hash_seeds():
     code = (
         "import json\n"

@@ -55,6 +55,7 @@ def test_any_text_is_its_lines_and_what_stands_between_them(text):
 @given(
     first=st.dictionaries(TEXTS, st.lists(TEXTS)), second=st.dictionaries(TEXTS, st.lists(TEXTS))
 )
+@pytest.mark.thorough
 def test_what_was_kept_is_read_again(tmp_path_factory, first, second):
     path = tmp_path_factory.mktemp("kept") / "a.jsonl"
     assert read_paraphrases(path) == {}

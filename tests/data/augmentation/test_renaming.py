@@ -85,6 +85,7 @@ def test_a_name_within_a_name_is_left_to_the_longer_or_the_first(renamed):
         assert found.input.endswith(names[1])
 
 
+@pytest.mark.thorough
 def test_every_order_stays_one_whose_answer_can_be_read(passage, orders):
     rows = orders("train")
     canon = learn_canon(rows, OutputFormat.json)

@@ -161,11 +161,13 @@ def resembles(name: str, text: str) -> bool:
 
 
 @pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.thorough
 def test_shipped_file_is_what_the_generator_writes(split: str) -> None:
     written = "".join(f"{row.to_json()}\n" for row in generated()[split])
     assert FOLDER.joinpath(f"{split}.jsonl").read_bytes() == written.encode("utf-8")
 
 
+@pytest.mark.thorough
 def test_generator_does_not_depend_on_the_hash_seed() -> None:
     code = (
         "import hashlib; from exp.data.tasks.orders_es.generate import generate;"
@@ -278,6 +280,7 @@ def test_schema_enums_are_those_of_the_lexicon() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.thorough
 def test_every_number_can_be_read_in_the_text(split: str) -> None:
     for row in shipped(split):
         numbers = readable_numbers(row["input"])
@@ -295,6 +298,7 @@ def test_every_product_can_be_read_in_the_text(split: str) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.thorough
 def test_every_unit_currency_and_day_can_be_read_in_the_text(split: str) -> None:
     for row in shipped(split):
         for line in row["output"]["lineas"]:
@@ -400,6 +404,7 @@ HARD = {
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("feature", SHARES)
+@pytest.mark.thorough
 def test_difficulty_is_present_in_its_stated_share(split: str, feature: str) -> None:
     rows = generated()[split]
     low, high = SHARES[feature]

@@ -37,6 +37,7 @@ def name(cell: Cell) -> str:
 
 
 @pytest.mark.parametrize("cell", QUICK, ids=name)
+@pytest.mark.thorough
 def test_the_predicted_peak_is_the_measured_one(cell: Cell) -> None:
     outcome = compare(cell)
     assert abs(outcome.error) <= LARGEST_ERROR, outcome

@@ -162,6 +162,7 @@ def test_a_run_that_was_interrupted_at_once_has_a_report_that_says_so(tmp_path: 
 
 @pytest.mark.parametrize("name", ["config.yaml", "run.json", "metrics.jsonl", "scores.json"])
 @pytest.mark.parametrize("damage", [b"{", b"[1, 2]", b"\xff\xfe\x00", b"a: [", b"[" * 5_000, b""])
+@pytest.mark.thorough
 def test_a_damaged_file_is_no_error(run: RunDir, name: str, damage: bytes) -> None:
     (run.path / name).write_bytes(damage)
     assert "field_f1" in write_run_report(run).read_text() or name == "scores.json"

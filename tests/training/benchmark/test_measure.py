@@ -22,6 +22,7 @@ def measured(job):
     return {rung.name: measure_rung(job, rung) for rung in EAGER}
 
 
+@pytest.mark.thorough
 def test_all_rungs_do_the_same_work_and_reach_the_same_loss_and_gradient(measured):
     first = measured["padded"]
     for name, other in measured.items():
@@ -41,6 +42,7 @@ def test_other_rows_give_another_loss(job):
     assert measure_rung(changed, rung).loss != pytest.approx(measure_rung(job, rung).loss, rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_a_layout_that_the_model_does_not_have_is_not_measured(job):
     architecture = {**job.config.model.architecture, "model_type": "mistral", "sliding_window": 16}
     model = replace(job.config.model, architecture=architecture)
@@ -51,6 +53,7 @@ def test_a_layout_that_the_model_does_not_have_is_not_measured(job):
     assert "window" in outcomes["packed"].reason
 
 
+@pytest.mark.thorough
 def test_weights_are_packed_in_bf16_alone(job):
     assert isinstance(measure_rung(job, PACKED), NotMeasured)
     bf16 = replace(job, hardware=replace(job.hardware, precision=Precision.bf16))
@@ -100,5 +103,6 @@ def test_labels_stand_at_their_tokens_and_nowhere_else(job):
     assert torch.equal(token_labels(batch), expected)
 
 
+@pytest.mark.thorough
 def test_the_gemm_peak_is_plausible():
     assert 1e8 < measure_gemm_peak("cpu", torch.float32) < 1e14
