@@ -23,7 +23,8 @@ from exp.records import Example
 ENOUGH_VALUES = 50
 """Rows that have a field before it can be told what speaks for its choices."""
 ENOUGH_ROWS = 10
-"""Rows that have a choice, and that have not; a rarer one may always be written."""
+"""Rows that have a choice, of the half that it is first learned from, and rows that have not; one
+that is rarer may always be written."""
 MOST_MISSED = 0.05
 """Share of rows with a choice that have no word which speaks for it, above which it may always be
 written; and of a field's values in rows that nothing was learned from, above which the whole field
@@ -122,37 +123,44 @@ def learn_choices(rows: Sequence[Example]) -> dict[FieldPath, ChoiceRules]:
     fields: dict[FieldPath, ChoiceRules] = {}
     for path, choices in sorted(made.items()):
         few = len(frozenset().union(*choices)) <= MOST_LISTED
-        if few and sum(map(bool, choices)) >= ENOUGH_VALUES and _is_told(texts, choices):
-            rules = _learn_field(texts, choices)
+        if few and sum(map(bool, choices)) >= ENOUGH_VALUES:
+            rules = _learn_field(texts, choices, _told_by_half(texts, choices))
             if rules.signs:
                 fields[path] = rules
     return fields
 
 
-def _is_told(texts: Sequence[Words], choices: Sequence[frozenset[str]]) -> bool:
+def _told_by_half(texts: Sequence[Words], choices: Sequence[frozenset[str]]) -> set[str]:
+    """Learn from half of the rows and try it on the others.
+
+    Returns:
+        The choices that could be tried; none where the field is not told by words.
+    """
     rows = list(zip(texts, choices, strict=True))
     Random(0).shuffle(rows)  # files may have choices in turns
     half = len(rows) // 2
-    learned = _learn_field(*zip(*rows[:half], strict=True))
     seen = Counter(choice for _, made in rows[:half] for choice in made)
-    others = [(each, words) for words, made in rows[half:] for each in made]
-    told = [(each, words) for each, words in others if seen[each] >= ENOUGH_ROWS]
+    often = {choice for choice, count in seen.items() if count >= ENOUGH_ROWS}
+    first_texts, first_choices = zip(*rows[:half], strict=True)
+    learned = _learn_field(first_texts, first_choices, often)
+    tried = [(each, words) for words, made in rows[half:] for each in made & often]
     missed = sum(
-        each not in learned.signs or not learned.admits(each, words) for each, words in told
+        each not in learned.signs or not learned.admits(each, words) for each, words in tried
     )
-    return missed <= MOST_MISSED * len(told)
+    return often if missed <= MOST_MISSED * len(tried) else set()
 
 
-def _learn_field(texts: Sequence[Words], choices: Sequence[frozenset[str]]) -> ChoiceRules:
+def _learn_field(
+    texts: Sequence[Words], choices: Sequence[frozenset[str]], which: set[str]
+) -> ChoiceRules:
     signs = {}
-    for choice in sorted(frozenset().union(*choices)):
+    for choice in sorted(which):
         having = [words for words, made in zip(texts, choices, strict=True) if choice in made]
         others = [words for words, made in zip(texts, choices, strict=True) if choice not in made]
         found = _signs_of(having, others)
         told = ChoiceRules({choice: found})
         missed = sum(not told.admits(choice, words) for words in having)
-        enough = min(len(having), len(others)) >= ENOUGH_ROWS
-        if enough and missed <= MOST_MISSED * len(having):
+        if len(others) >= ENOUGH_ROWS and missed <= MOST_MISSED * len(having):
             signs[choice] = found
     return ChoiceRules(signs)
 
