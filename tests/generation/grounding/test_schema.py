@@ -76,6 +76,15 @@ def admitted(guide, tokenizer, text):
     return guide._matcher.try_consume_tokens(ids) == len(ids)
 
 
+def assert_admits(made, notation, tokenizer, more, wanted):
+    """A line without `more` may be written, and one with it only where that is wanted."""
+    writing = open_writing(notation, OutputFormat.json, SCHEMA)
+    line = {"name": "tolave"}
+    assert admitted(made.guide([1]), tokenizer, writing.write({"lines": [line]}))
+    written = writing.write({"lines": [{**line, **more}]})
+    assert admitted(made.guide([1]), tokenizer, written) == wanted
+
+
 @pytest.mark.parametrize("notation", list(Notation))
 @pytest.mark.parametrize(
     ("name", "wanted"),
@@ -106,11 +115,7 @@ def test_a_row_may_write_numbers_that_its_input_states(
     grounding, json_tokenizer, notation, text, count, wanted
 ):
     made = constraint(grounding, notation, json_tokenizer, lambda _: text)
-    writing = open_writing(notation, OutputFormat.json, SCHEMA)
-    line = {"name": "tolave"}
-    assert admitted(made.guide([1]), json_tokenizer, writing.write({"lines": [line]}))
-    written = writing.write({"lines": [{**line, "count": count}]})
-    assert admitted(made.guide([1]), json_tokenizer, written) == wanted
+    assert_admits(made, notation, json_tokenizer, {"count": count}, wanted)
 
 
 @pytest.mark.parametrize("notation", list(Notation))
@@ -142,11 +147,7 @@ def test_a_row_may_write_choices_that_its_input_speaks_of(
     grounding, json_tokenizer, notation, text, kind, wanted
 ):
     made = constraint(grounding, notation, json_tokenizer, lambda _: text)
-    writing = open_writing(notation, OutputFormat.json, SCHEMA)
-    line = {"name": "tolave"}
-    assert admitted(made.guide([1]), json_tokenizer, writing.write({"lines": [line]}))
-    written = writing.write({"lines": [{**line, "kind": kind}]})
-    assert admitted(made.guide([1]), json_tokenizer, written) == wanted
+    assert_admits(made, notation, json_tokenizer, {"kind": kind}, wanted)
 
 
 @pytest.mark.parametrize("notation", list(Notation))
