@@ -2,7 +2,9 @@
 
 A small model likes to fill in what is usual: pesos for an order that names no currency. Whether an
 input speaks of a choice is told by its words: each choice has a few of them in training rows, and
-where none stands in an input, misspelt or not, the choice cannot be meant.
+where none stands in an input, misspelt or not, the choice cannot be meant. Where one does stand in
+it as it is, and training rows show that answers then have the field, one of its choices must be
+written: what comes last in an answer is what a small model leaves out longest.
 """
 
 import re
@@ -57,9 +59,13 @@ class ChoiceRules:
     Attributes:
         signs: Choice -> words of which one has to be there, or else all words of the choice itself.
             Others may always be written.
+        against: Words beside which a sign says nothing, like "pasado" in "el lunes pasado". Without
+            one of them an answer to an input with a sign has the field. None: it may always do
+            without.
     """
 
     signs: Mapping[str, Sequence[str]]
+    against: Sequence[str] | None = None
 
     def admits(self, choice: str, words: Words) -> bool:
         """Tell whether a choice may be written for an input of these words."""
@@ -69,6 +75,16 @@ class ChoiceRules:
             or any(sign in words for sign in signs)
             or words_of(choice) <= words
             or any(choice in self._misspelt(word) for word in words)
+        )
+
+    def needs(self, words: Words) -> bool:
+        """Tell whether the field may not be left out for an input of these words."""
+        return (
+            self.against is not None
+            and not words.isdisjoint(self._choices)
+            and not any(
+                word == each or _is_slip(word, each) for word in words for each in self.against
+            )
         )
 
     def _misspelt(self, word: str) -> frozenset[str]:
@@ -126,8 +142,25 @@ def learn_choices(rows: Sequence[Example]) -> dict[FieldPath, ChoiceRules]:
         if few and sum(map(bool, choices)) >= ENOUGH_VALUES:
             rules = _learn_field(texts, choices, _told_by_half(texts, choices))
             if rules.signs:
-                fields[path] = rules
+                # How many entries a list needs, no word tells.
+                needed = "[]" not in path and _need_holds(texts, choices, rules)
+                against = _words_against(texts, choices, rules) if needed else None
+                fields[path] = ChoiceRules(rules.signs, against)
     return fields
+
+
+_Rows = tuple[Sequence[Words], Sequence[frozenset[str]]]
+
+
+def _halves(texts: Sequence[Words], choices: Sequence[frozenset[str]]) -> tuple[_Rows, _Rows]:
+    """Draw half of the rows, as files may have choices in turns; the others come second."""
+    rows = list(range(len(texts)))
+    Random(0).shuffle(rows)
+
+    def taken(some: Sequence[int]) -> _Rows:
+        return [texts[row] for row in some], [choices[row] for row in some]
+
+    return taken(rows[: len(rows) // 2]), taken(rows[len(rows) // 2 :])
 
 
 def _told_by_half(texts: Sequence[Words], choices: Sequence[frozenset[str]]) -> set[str]:
@@ -136,18 +169,35 @@ def _told_by_half(texts: Sequence[Words], choices: Sequence[frozenset[str]]) -> 
     Returns:
         The choices that could be tried; none where the field is not told by words.
     """
-    rows = list(zip(texts, choices, strict=True))
-    Random(0).shuffle(rows)  # files may have choices in turns
-    half = len(rows) // 2
-    seen = Counter(choice for _, made in rows[:half] for choice in made)
+    first, second = _halves(texts, choices)
+    seen = Counter(choice for made in first[1] for choice in made)
     often = {choice for choice, count in seen.items() if count >= ENOUGH_ROWS}
-    first_texts, first_choices = zip(*rows[:half], strict=True)
-    learned = _learn_field(first_texts, first_choices, often)
-    tried = [(each, words) for words, made in rows[half:] for each in made & often]
+    learned = _learn_field(*first, often)
+    tried = [(each, words) for words, made in zip(*second, strict=True) for each in made & often]
     missed = sum(
         each not in learned.signs or not learned.admits(each, words) for each, words in tried
     )
     return often if missed <= MOST_MISSED * len(tried) else set()
+
+
+def _need_holds(
+    texts: Sequence[Words], choices: Sequence[frozenset[str]], rules: ChoiceRules
+) -> bool:
+    """Learn from half of the rows where a field is needed, and try it on the others."""
+    first, second = _halves(texts, choices)
+    learned = ChoiceRules(rules.signs, _words_against(*first, rules))
+    needed = [bool(made) for words, made in zip(*second, strict=True) if learned.needs(words)]
+    return len(needed) >= ENOUGH_ROWS and needed.count(False) <= MOST_MISSED * len(needed)
+
+
+def _words_against(
+    texts: Sequence[Words], choices: Sequence[frozenset[str]], rules: ChoiceRules
+) -> tuple[str, ...]:
+    """Find the words of inputs that have a sign, and whose answers are without the field."""
+    of_sign = ChoiceRules(rules.signs, ())
+    rows = [(bool(made), words) for words, made in zip(texts, choices, strict=True)]
+    rows = [(made, words) for made, words in rows if of_sign.needs(words)]
+    return _signs_of([words for made, words in rows if not made], [w for made, w in rows if made])
 
 
 def _learn_field(

@@ -54,6 +54,7 @@ class GroundedSchema:
         marked = copy.deepcopy(schema)
         validator = compile_schema(schema)
         self._gaps: dict[str, _StringGap | _NumberGap | _ChoiceGap] = {}
+        self._optional: dict[FieldPath, ChoiceRules] = {}
         self.unreached: list[FieldPath] = []
         for path, rules in (*grounding.strings.items(), *grounding.numbers.items()):
             place = _place_of(path, marked)
@@ -74,9 +75,12 @@ class GroundedSchema:
                 mark = f"{_MARK}{len(self._gaps)}"
                 optional = _may_be_left_out(path, marked)
                 self._gaps[mark] = _ChoiceGap(choices, tuple(place["enum"]), optional)
+                if optional:
+                    self._optional[path] = choices
                 place.clear()
                 place["enum"] = [mark]
-        self._grammar = grammar_of(marked)
+        self._marked, self._grammar_of = marked, grammar_of
+        self._grammars: dict[frozenset[FieldPath], Grammar] = {}
         self._number_words = grounding.number_words
         self.digest = grounding.digest
 
@@ -86,8 +90,18 @@ class GroundedSchema:
             return None
         row = _Row(text, stated_numbers(text, self._number_words), words_of(text))
         fillings = {mark: gap.filling(row) for mark, gap in self._gaps.items()}
-        filled: Grammar = _filled(self._grammar, fillings)
+        needed = frozenset(p for p, rules in self._optional.items() if rules.needs(row.words))
+        filled: Grammar = _filled(self._grammar_with(needed), fillings)
         return filled
+
+    def _grammar_with(self, needed: frozenset[FieldPath]) -> Grammar:
+        """The grammar of rows that must have some of the fields that others may leave out."""
+        if needed not in self._grammars:
+            schema = copy.deepcopy(self._marked)
+            for path in sorted(needed):
+                _require(path, schema)
+            self._grammars[needed] = self._grammar_of(schema)
+        return self._grammars[needed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +217,12 @@ def _may_be_left_out(path: FieldPath, schema: Grammar) -> bool:
     """Tell whether an object is whole without a field."""
     parent = _place_of(path[:-1], schema)
     return path[-1] != "[]" and parent is not None and path[-1] not in parent.get("required", ())
+
+
+def _require(path: FieldPath, schema: Grammar) -> None:
+    parent = _place_of(path[:-1], schema)
+    assert parent is not None  # the field was found in it
+    parent["required"] = [*parent.get("required", ()), path[-1]]
 
 
 def _followed(place: Any, schema: Grammar) -> Grammar | None:

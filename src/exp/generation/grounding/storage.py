@@ -43,10 +43,7 @@ def _from_json(content: dict[str, Any]) -> GroundingRules:
             for path, plain in content["numbers"]
         },
         # Runs of before there were rules for choices have none.
-        choices={
-            tuple(path): ChoiceRules({c: tuple(signs) for c, signs in plain["signs"].items()})
-            for path, plain in content.get("choices", ())
-        },
+        choices={tuple(path): _choice_rules(plain) for path, plain in content.get("choices", ())},
         number_words=_number_words(content["number_words"]),
         left_free={tuple(path): share for path, share in content["left_free"]},
     )
@@ -61,6 +58,14 @@ def _string_rules(plain: dict[str, Any]) -> StringRules:
         joints=frozenset(plain["joints"]),
         never_last=frozenset(plain["never_last"]),
         always=tuple(plain["always"]),
+    )
+
+
+def _choice_rules(plain: dict[str, Any]) -> ChoiceRules:
+    against = plain.get("against")  # nor did first rules say where a choice is needed
+    return ChoiceRules(
+        {choice: tuple(signs) for choice, signs in plain["signs"].items()},
+        None if against is None else tuple(against),
     )
 
 
