@@ -206,20 +206,50 @@ def _may_join(word: str, room: int, number_words: NumberWords) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A value that a text may state, by one numeral or several together.
+
+    Attributes:
+        first: Index of its first word.
+        last: Index of its last word.
+        how: The kind of a numeral of which it is the likeliest reading; else "reading" of one, or
+            "sum" of several.
+    """
+
+    value: Decimal
+    first: int
+    last: int
+    how: str
+
+
 def stated_values(
     text: str, words: Sequence[Word], numerals: Sequence[Numeral], number_words: NumberWords
 ) -> frozenset[Decimal]:
-    """Give every value that the text may state, also by several numerals together.
+    """Give every value that the text may state."""
+    return frozenset(each.value for each in find_stated(text, words, numerals, number_words))
+
+
+def find_stated(
+    text: str, words: Sequence[Word], numerals: Sequence[Numeral], number_words: NumberWords
+) -> frozenset[Stated]:
+    """Find every value that the text may state, also by several numerals together.
 
     "media docena" states 0.5, 6 and 12; "dos kilos y medio" 2.5; "siete euros con noventa" 7.9.
     """
-    stated = {value for numeral in numerals for value in numeral.readings}
+    stated = {
+        Stated(value, n.first, n.last, n.kind.name if value == n.value else "reading")
+        for n in numerals
+        for value in n.readings
+    }
     for a, b in pairwise(numerals):
         if b.first - a.last <= 4:
-            stated |= _together(text, words, a, b, number_words)
+            sums = _together(text, words, a, b, number_words)
+            stated |= {Stated(value, a.first, b.last, "sum") for value in sums}
     for a, b, c in zip(numerals, numerals[1:], numerals[2:], strict=False):
         if c.value < 1 and b.kind is Kind.part and c.first - a.last <= 5:
-            stated |= {a.value + c.value, (a.value + c.value) * b.value}
+            sums = {a.value + c.value, (a.value + c.value) * b.value}
+            stated |= {Stated(value, a.first, c.last, "sum") for value in sums}
     return frozenset(stated)
 
 

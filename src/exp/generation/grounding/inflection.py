@@ -3,7 +3,8 @@
 An answer may put "TORNILLOS" in the singular and lower case, mend the accent of "camion", or take
 a word as it is. Which endings become which is counted over different words, by their last letters:
 behind "llos" Spanish drops an s, behind "iones" an es. A form is what the rules of the longest
-known ending give. Words of training answers are forms of themselves and of their misspellings.
+known ending give. Words of training answers are forms of themselves and of their misspellings, and
+where an input lacks accents they have those of the answers.
 """
 
 from collections import Counter, defaultdict
@@ -102,6 +103,10 @@ class Inflections:
         if not (mends and self.accents and word.isalpha()):
             yield word
             return
+        as_known = self._known_as.get(word.lower())
+        if as_known:
+            yield from as_known
+            return
         usual = list(_of_longest_ending(self.accents, word.lower()))
         if len(word) <= LONGEST_ENDING:
             # The ending is the whole word here, and says nothing of others.
@@ -135,6 +140,14 @@ class Inflections:
             matcher.set_seq1(known_folded)
             if matcher.quick_ratio() >= ALIKE and matcher.ratio() >= ALIKE:
                 yield known
+
+    @cached_property
+    def _known_as(self) -> Mapping[str, Sequence[str]]:
+        """Folded -> the words of training answers: they have their accents right."""
+        table = defaultdict(list)
+        for word in self.known:
+            table[fold(word)].append(word)
+        return table
 
     @cached_property
     def _known_by_letter(self) -> Mapping[str, Sequence[tuple[str, str]]]:

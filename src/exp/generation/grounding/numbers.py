@@ -2,19 +2,19 @@
 
 A small model that reads "novecientos cuarenta y seis con veinticinco" likes to write 96.25. What a
 text states is known to the reader of numbers that augmentation has, so the model only has to choose
-which of it is meant.
+which of it is meant. Much of that is told by what stands around a number: "30 kilos" is no price.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from random import Random
 
 from exp.data.augmentation.number_words import NumberWords
-from exp.data.augmentation.numerals import find_numerals, stated_values
-from exp.data.augmentation.words import split_words
 from exp.data.field_values import FieldPath, number_values
 from exp.data.free_fields import MOST_LISTED
+from exp.generation.grounding.surroundings import StatedNumber, stated_numbers
 from exp.records import Example
 
 MOST_UNGROUNDED = 0.1
@@ -26,7 +26,16 @@ USUAL_DECIMALS = 3
 LARGEST = 10**15
 """A JSON number of more digits is not the same everywhere."""
 
+FEWEST_SEEN = 20
+"""Numbers of training rows that have something around them, and never are one field's, before it
+tells that none is."""
+MOST_BARRED = 0.02
+"""Share of a field's numbers that half of the rows may wrongly tell of the other half; above it
+nothing around a number tells anything of this field."""
+
 Number = int | float
+Rows = Sequence[tuple[frozenset[StatedNumber], frozenset[Decimal]]]
+"""What each input states, and what its answer has in one field."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +45,25 @@ class NumberRules:
     Attributes:
         decimals: Digits behind the point, at the most.
         always: Values of training rows that their inputs do not state, ascending.
+        barring: Surroundings of which one tells that a number is not this field's.
     """
 
     decimals: int
     always: tuple[Number, ...] = ()
+    barring: frozenset[str] = frozenset()
 
-    def values(self, stated: Iterable[Decimal]) -> list[Number]:
+    def values(self, stated: Iterable[StatedNumber]) -> list[Number]:
         """All numbers that the field may have, ascending, for what an input states."""
-        fitting = (value for value in stated if value < LARGEST)
-        found = {_plain(value) for value in fitting if _decimals(value) <= self.decimals}
-        return sorted(found | set(self.always))
+        open_to_it = [each.value for each in stated if not self.barring & each.surroundings]
+        return sorted({*self._fitting(open_to_it), *self.always})
 
+    def all_values(self, stated: Iterable[StatedNumber]) -> list[Number]:
+        """The same, whatever stands around a number."""
+        return sorted({*self._fitting([each.value for each in stated]), *self.always})
 
-def stated_numbers(text: str, number_words: NumberWords) -> frozenset[Decimal]:
-    """Every number that a text may state."""
-    words = split_words(text)
-    return stated_values(text, words, find_numerals(text, words, number_words), number_words)
+    def _fitting(self, values: Iterable[Decimal]) -> set[Number]:
+        fitting = (value for value in values if value < LARGEST)
+        return {_plain(value) for value in fitting if _decimals(value) <= self.decimals}
 
 
 def learn_numbers(
@@ -63,26 +75,59 @@ def learn_numbers(
         Field -> its rules, and of the others that take many values: field -> the share of its
         numbers that inputs do not state.
     """
-    seen: defaultdict[FieldPath, list[Decimal]] = defaultdict(list)
-    missed: defaultdict[FieldPath, list[Decimal]] = defaultdict(list)
-    for example in rows:
-        values = list(number_values(example.output))
-        stated = stated_numbers(example.input, number_words) if values else frozenset()
-        for path, value in values:
-            seen[path].append(value)
-            if value not in stated or value >= LARGEST:
-                missed[path].append(value)
+    stated = [stated_numbers(example.input, number_words) for example in rows]
+    made: defaultdict[FieldPath, list[list[Decimal]]] = defaultdict(lambda: [[] for _ in rows])
+    for number, example in enumerate(rows):
+        for path, value in number_values(example.output):
+            made[path][number].append(value)
     fields: dict[FieldPath, NumberRules] = {}
     left_free: dict[FieldPath, float] = {}
-    for path in sorted(path for path, values in seen.items() if len(values) >= ENOUGH_VALUES):
-        share = len(missed[path]) / len(seen[path])
+    for path, answers in sorted(made.items()):
+        seen = [value for values in answers for value in values]
+        if len(seen) < ENOUGH_VALUES:
+            continue
+        missed = [
+            value
+            for found, values in zip(stated, answers, strict=True)
+            for value in values
+            if value >= LARGEST or all(value != each.value for each in found)
+        ]
+        share = len(missed) / len(seen)
         if share <= MOST_UNGROUNDED:
-            always = sorted({_plain(value) for value in missed[path]})
-            decimals = max(USUAL_DECIMALS, *map(_decimals, seen[path]))
-            fields[path] = NumberRules(decimals, tuple(always))
-        elif len(set(seen[path])) > MOST_LISTED:
+            always = sorted({_plain(value) for value in missed})
+            decimals = max(USUAL_DECIMALS, *map(_decimals, seen))
+            barring = _learn_barring(list(zip(stated, map(frozenset, answers), strict=True)))
+            fields[path] = NumberRules(decimals, tuple(always), barring)
+        elif len(set(seen)) > MOST_LISTED:
             left_free[path] = share
     return fields, left_free
+
+
+def _learn_barring(rows: Rows) -> frozenset[str]:
+    """Learn what tells that a number is not a field's, if half of the rows tell it rightly."""
+    drawn = list(rows)
+    Random(0).shuffle(drawn)  # files may have their rows in some order
+    half = len(drawn) // 2
+    barring = _barring(drawn[:half])
+    wanted = barred = 0
+    for stated, answer in drawn[half:]:
+        for value in answer:
+            places = [each for each in stated if each.value == value]
+            wanted += bool(places)
+            barred += bool(places) and all(barring & each.surroundings for each in places)
+    return _barring(rows) if barred <= MOST_BARRED * wanted else frozenset()
+
+
+def _barring(rows: Rows) -> frozenset[str]:
+    """What stood around numbers often enough, and never around one of the answer's."""
+    seen: Counter[str] = Counter()
+    meant: set[str] = set()
+    for stated, answer in rows:
+        for number in stated:
+            seen.update(number.surroundings)
+            if number.value in answer:
+                meant |= number.surroundings
+    return frozenset(each for each, n in seen.items() if n >= FEWEST_SEEN and each not in meant)
 
 
 def _decimals(value: Decimal) -> int:

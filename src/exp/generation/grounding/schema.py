@@ -2,9 +2,8 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from itertools import count
 from typing import Any, TypeGuard, cast
 
@@ -15,8 +14,9 @@ from exp.data.field_values import FieldPath
 from exp.data.key_order import local_target
 from exp.data.output import compile_schema, schema_errors
 from exp.generation.grounding.choices import ChoiceRules, Words, words_of
-from exp.generation.grounding.numbers import NumberRules, stated_numbers
+from exp.generation.grounding.numbers import Number, NumberRules
 from exp.generation.grounding.rules import GroundingRules, StringRules
+from exp.generation.grounding.surroundings import StatedNumber, stated_numbers
 
 Grammar = dict[str, Any]
 
@@ -109,7 +109,7 @@ class _Row:
     """An input, the numbers that it states, and its words."""
 
     text: str
-    stated: frozenset[Decimal]
+    stated: frozenset[StatedNumber]
     words: Words
 
 
@@ -142,8 +142,8 @@ class _NumberGap:
     Attributes:
         rules: Which of them.
         own: What the schema says of the field.
-        optional: Whether an answer may do without it; where it may not, and the input states no
-            number, it is free.
+        optional: Whether an answer may do without it; where it may not, any number that the input
+            states will do if none is this field's, and where it states none, it is free.
     """
 
     rules: NumberRules
@@ -151,10 +151,15 @@ class _NumberGap:
     optional: bool
 
     def filling(self, row: _Row) -> Grammar | bool:
-        values = [v for v in self.rules.values(row.stated) if not schema_errors(v, self.own)]
+        values = self._obeying(self.rules.values(row.stated))
+        if not values and not self.optional:
+            values = self._obeying(self.rules.all_values(row.stated))
         if values:
             return {"enum": values}
         return False if self.optional else cast(Grammar, self.own.schema)
+
+    def _obeying(self, values: Sequence[Number]) -> list[Number]:
+        return [value for value in values if not schema_errors(value, self.own)]
 
 
 @dataclass(frozen=True, slots=True)

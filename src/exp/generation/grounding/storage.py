@@ -39,7 +39,9 @@ def _from_json(content: dict[str, Any]) -> GroundingRules:
     return GroundingRules(
         strings={tuple(path): _string_rules(plain) for path, plain in content["strings"]},
         numbers={
-            tuple(path): NumberRules(plain["decimals"], tuple(plain["always"]))
+            tuple(path): NumberRules(
+                plain["decimals"], tuple(plain["always"]), frozenset(plain.get("barring", ()))
+            )
             for path, plain in content["numbers"]
         },
         # Runs of before there were rules for choices have none.
