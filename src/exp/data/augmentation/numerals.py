@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum, auto
 from itertools import pairwise
@@ -213,8 +213,8 @@ class Stated:
     Attributes:
         first: Index of its first word.
         last: Index of its last word.
-        how: The kind of a numeral of which it is the likeliest reading; else "reading" of one, or
-            "sum" of several.
+        how: The kind of a numeral of which it is the likeliest reading; else "reading" of one,
+            "sum" or "decimal" of several, or "fragment" of such a decimal.
     """
 
     value: Decimal
@@ -242,29 +242,44 @@ def find_stated(
         for n in numerals
         for value in n.readings
     }
+    fragments: set[int] = set()
     for a, b in pairwise(numerals):
         if b.first - a.last <= 4:
-            sums = _together(text, words, a, b, number_words)
+            sums = _sums(text, words, a, b)
             stated |= {Stated(value, a.first, b.last, "sum") for value in sums}
+            decimals = _decimals(words, a, b, number_words)
+            stated |= {Stated(value, a.first, b.last, "decimal") for value in decimals}
+            fragments |= {a.first, b.first} if decimals else set()
     for a, b, c in zip(numerals, numerals[1:], numerals[2:], strict=False):
         if c.value < 1 and b.kind is Kind.part and c.first - a.last <= 5:
             sums = {a.value + c.value, (a.value + c.value) * b.value}
             stated |= {Stated(value, a.first, c.last, "sum") for value in sums}
-    return frozenset(stated)
+    alone = {kind.name for kind in Kind}
+    return frozenset(
+        replace(each, how="fragment") if each.first in fragments and each.how in alone else each
+        for each in stated
+    )
 
 
-def _together(
-    text: str, words: Sequence[Word], a: Numeral, b: Numeral, number_words: NumberWords
-) -> set[Decimal]:
-    between = [word.folded for word in words[a.last + 1 : b.first]]
-    stated: set[Decimal] = set()
+def _sums(text: str, words: Sequence[Word], a: Numeral, b: Numeral) -> set[Decimal]:
+    """What two numerals state together as a number of parts or bundles, or as a fraction."""
+    sums: set[Decimal] = set()
     if b.kind is Kind.part:
-        stated |= {reading * b.value for reading in a.readings}
-        stated |= {reading + b.value for reading in a.readings if b.value < 1}
+        sums |= {reading * b.value for reading in a.readings}
+        sums |= {reading + b.value for reading in a.readings if b.value < 1}
         if b.value < 1 < a.value and a.kind is Kind.part:
-            stated.add(a.value * (1 + b.value))
-    if b.value < 100 and any(word in number_words.decimal_words for word in between):
-        stated |= {a.value + b.value / 100, a.value + (b.value / 10 if b.value < 10 else 0)}
-    if not between and text[words[a.last].end : words[b.first].start].strip() == "/" and b.value:
-        stated.add(a.value / b.value)
-    return stated
+            sums.add(a.value * (1 + b.value))
+    adjoin = b.first == a.last + 1
+    if adjoin and text[words[a.last].end : words[b.first].start].strip() == "/" and b.value:
+        sums.add(a.value / b.value)
+    return sums
+
+
+def _decimals(
+    words: Sequence[Word], a: Numeral, b: Numeral, number_words: NumberWords
+) -> set[Decimal]:
+    """What two numerals state as a whole part and what stands behind its point."""
+    between = [word.folded for word in words[a.last + 1 : b.first]]
+    if b.value >= 100 or not any(word in number_words.decimal_words for word in between):
+        return set()
+    return {a.value + b.value / 100, a.value + (b.value / 10 if b.value < 10 else 0)}

@@ -27,8 +27,10 @@ LARGEST = 10**15
 """A JSON number of more digits is not the same everywhere."""
 
 FEWEST_SEEN = 20
-"""Numbers of training rows that have something around them, and never are one field's, before it
-tells that none is."""
+"""Numbers of training rows that have something around them before it tells anything of others."""
+MOST_MEANT = 0.01
+"""Share of those that are a field's, at the most, where it tells that none is: another number of
+the answer may be the same by chance."""
 MOST_BARRED = 0.02
 """Share of a field's numbers that half of the rows may wrongly tell of the other half; above it
 nothing around a number tells anything of this field."""
@@ -119,15 +121,17 @@ def _learn_barring(rows: Rows) -> frozenset[str]:
 
 
 def _barring(rows: Rows) -> frozenset[str]:
-    """What stood around numbers often enough, and never around one of the answer's."""
+    """What stood around numbers often enough, and hardly ever around one of the answer's."""
     seen: Counter[str] = Counter()
-    meant: set[str] = set()
+    meant: Counter[str] = Counter()
     for stated, answer in rows:
         for number in stated:
             seen.update(number.surroundings)
             if number.value in answer:
-                meant |= number.surroundings
-    return frozenset(each for each, n in seen.items() if n >= FEWEST_SEEN and each not in meant)
+                meant.update(number.surroundings)
+    return frozenset(
+        each for each, n in seen.items() if n >= FEWEST_SEEN and meant[each] <= MOST_MEANT * n
+    )
 
 
 def _decimals(value: Decimal) -> int:
