@@ -7,7 +7,12 @@ from num2words import num2words
 
 from exp.data.augmentation.lexicon import load_lexicon
 from exp.data.augmentation.number_format import write_digits, write_words
-from exp.data.augmentation.numerals import find_numerals, read_notation, stated_values
+from exp.data.augmentation.numerals import (
+    find_numerals,
+    find_stated,
+    read_notation,
+    stated_values,
+)
 from exp.data.augmentation.words import split_words
 
 LEXICONS = {language: load_lexicon(language, None) for language in ("es", "en")}
@@ -25,6 +30,38 @@ def stated(text, language="es"):
     words = split_words(text)
     numbers = LEXICONS[language].numbers
     return stated_values(text, words, find_numerals(text, words, numbers), numbers)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a 30 pesos", {("30", "30", "digits")}),
+        ("a 1.250 pesos", {("1.250", "1250", "digits"), ("1.250", "1.25", "reading")}),
+        (
+            "media docena",
+            {("media", "0.5", "part"), ("docena", "12", "part"), ("docena", "1", "reading"),
+             ("media docena", "6.0", "sum")},
+        ),
+        (
+            "siete euros con noventa",
+            {("siete", "7", "fragment"), ("noventa", "90", "fragment"),
+             ("siete euros con noventa", "7.9", "decimal")},
+        ),
+        (
+            "uno con cinco",
+            {("uno", "1", "fragment"), ("cinco", "5", "fragment"),
+             ("uno con cinco", "1.05", "decimal"), ("uno con cinco", "1.5", "decimal")},
+        ),
+    ],
+)  # fmt: skip
+def test_each_stated_value_has_its_place_and_how_it_is_stated(text, wanted):
+    words = split_words(text)
+    numbers = LEXICONS["es"].numbers
+    found = find_stated(text, words, find_numerals(text, words, numbers), numbers)
+    places = {(text[words[x.first].start : words[x.last].end], str(x.value), x.how) for x in found}
+    assert {(place, Decimal(value), how) for place, value, how in places} == {
+        (place, Decimal(value), how) for place, value, how in wanted
+    }
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,53 @@ def test_a_rare_choice_may_always_be_written():
     assert set(rules.signs) == {"big", "small"}
     assert rules.admits("odd", words_of("nothing of the kind"))
     assert not rules.admits("big", words_of("nothing of the kind"))
+
+
+def test_orders_need_the_day_and_the_currency_that_they_speak_of(learned, orders):
+    assert learned[UNIT].against is None  # lists have as many entries as they have
+    for path in (CURRENCY, DAY):
+        needed = wrong = had = 0
+        for row in orders("validation"):
+            has = path[0] in row.output
+            needs = learned[path].needs(words_of(row.input))
+            needed += needs and has
+            wrong += needs and not has
+            had += has
+        assert wrong <= 0.02 * had
+        assert needed > 0.8 * had
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("para el lunes, doce cajas", True),
+        ("PARA EL MIERCOLES", True),
+        ("el lunes pasado me quedaron mal, doce cajas", False),  # no day of delivery
+        ("el lunes pasado me quedarron mal", False),  # the same, misspelt
+        ("para el lumes", False),  # a day, maybe
+        ("doce cajas", False),
+    ],
+)
+def test_a_day_is_needed_where_the_input_speaks_of_one_plainly(learned, text, wanted):
+    assert learned[DAY].needs(words_of(text)) == wanted
+
+
+def test_a_field_that_signs_do_not_call_for_may_always_be_left_out():
+    """Half of the rows that say a kind's word do not have it, and no other word tells which."""
+    rows = rows_of(lambda kind, i: ("bigly",), ["big", None, "big", None], number=160)
+    assert learn_choices(rows) == {}
+    rows += rows_of(lambda kind, i: (), [None], number=240)
+    rules = learn_choices(rows)[("kind",)]
+    assert rules.signs == {"big": ("bigly",)}
+    assert rules.against is None
+    assert not rules.needs(words_of("send bigly goods"))
+
+
+def test_words_beside_which_a_sign_says_nothing_are_found():
+    kinds = ["big", "big", None]
+    rows = rows_of(lambda kind, i: ("bigly",) if kind else ("bigly", "formerly"), kinds, number=150)
+    rows += rows_of(lambda kind, i: (), [None], number=150)
+    rules = learn_choices(rows)[("kind",)]
+    assert rules.against == ("formerly",)
+    assert rules.needs(words_of("send bigly goods"))
+    assert not rules.needs(words_of("formerly bigly goods"))

@@ -44,6 +44,14 @@ def test_accents_are_mended_where_the_whole_text_has_none():
     assert "salmón" not in learned().forms("salmon", bare_text=False)
 
 
+def test_words_of_answers_have_their_accents_where_the_text_has_none():
+    rules = learn_inflections([*SPANISH, *BARE], [*KNOWN, "pompon"])
+    assert "salmon" in rules.forms("salmon", bare_text=True)  # of this one nothing is known
+    assert "jamon" not in rules.forms("jamon", bare_text=True)
+    assert "jamon" not in rules.forms("jamones", bare_text=True)
+    assert "jamón" in rules.forms("jamones", bare_text=True)
+
+
 def test_a_word_with_accents_may_lose_them():
     assert "joven" in learned().forms("jóvenes")
 

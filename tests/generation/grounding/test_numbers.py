@@ -7,12 +7,9 @@ import pytest
 
 from exp.data.augmentation.lexicon import load_number_words
 from exp.data.augmentation.number_words import NumberWords
-from exp.generation.grounding.numbers import (
-    ENOUGH_VALUES,
-    NumberRules,
-    learn_numbers,
-    stated_numbers,
-)
+from exp.generation.grounding import numbers
+from exp.generation.grounding.numbers import ENOUGH_VALUES, NumberRules, learn_numbers
+from exp.generation.grounding.surroundings import StatedNumber, stated_numbers
 from exp.records import Example
 
 QUANTITY, PRICE = ("lineas", "[]", "cantidad"), ("lineas", "[]", "precio_unitario")
@@ -39,9 +36,69 @@ def test_numbers_of_unseen_rows_are_among_those_that_may_be_written(orders):
             for path in (QUANTITY, PRICE):
                 if path[-1] in line:
                     wanted += 1
-                    missed += line[path[-1]] not in fields[path].values(stated)
+                    missed += line[path[-1]] not in fields[path].all_values(stated)
     assert wanted > 500
     assert missed < 0.01 * wanted
+
+
+def test_what_stands_around_numbers_leaves_few_of_them_and_hardly_a_right_one(orders):
+    fields, _ = learn_numbers(orders("train"), SPANISH)
+    left = stated_in_all = wanted = barred = 0
+    for row in orders("validation"):
+        stated = stated_numbers(row.input, SPANISH)
+        rules = fields[PRICE]
+        left += len(rules.values(stated))
+        stated_in_all += len(rules.all_values(stated))
+        for line in row.output["lineas"]:
+            if line.get("precio_unitario") in rules.all_values(stated):
+                wanted += 1
+                barred += line["precio_unitario"] not in rules.values(stated)
+    assert left < 0.4 * stated_in_all
+    assert barred < 0.03 * wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "prices"),
+    [
+        ("quiero 30 kilos de arroz", []),
+        ("quiero 30 kilos de arroz a 12 pesos el kilo", [12]),
+        ("quiero arroz a 12 pesos el kilo, mi cel es (32) 4532-5459", [12]),
+        ("quiero arroz a catorce soles con cincuenta el kilo", [14.5]),
+        ("quiero arroz XYZ 12 QRS", [12]),  # nothing is known of what stands there
+    ],
+)
+def test_a_price_is_told_by_what_stands_around_it(orders, text, prices):
+    fields, _ = learn_numbers(orders("train"), SPANISH)
+    found = fields[PRICE].values(stated_numbers(text, SPANISH))
+    assert [value for value in found if value not in fields[PRICE].always] == prices
+
+
+def sized(word, i):
+    """A row whose number behind `word` is its size; that behind "room" is not."""
+    text = f"{word} {100 + i} please, in room {500 + i} today"
+    return Example(f"{word}{i}", text, {"size": 100 + i})
+
+
+def test_numbers_are_barred_by_what_hardly_ever_stands_around_a_fields():
+    rules = learn_numbers([sized("take", i) for i in range(60)], NumberWords())[0][("size",)]
+    stated = stated_numbers("take 7 please, in room 8 today, or 9 more", NumberWords())
+    assert rules.values(stated) == [7, 9]
+    assert rules.all_values(stated) == [7, 8, 9]
+
+
+def test_what_stands_around_a_fields_numbers_too_bars_nothing():
+    rows = [sized("take", i) if i % 9 else sized("room", i) for i in range(60)]
+    rules = learn_numbers(rows, NumberWords())[0][("size",)]
+    assert rules.values(stated_numbers("take 7 or room 8", NumberWords())) == [7, 8]
+
+
+def test_what_is_wrong_of_half_of_the_rows_bars_nothing(monkeypatch):
+    monkeypatch.setattr(numbers, "_barring", lambda rows: frozenset({"take #"}))
+    rules = learn_numbers([sized("take", i) for i in range(60)], NumberWords())[0][("size",)]
+    assert rules.barring == frozenset()
+    monkeypatch.setattr(numbers, "_barring", lambda rows: frozenset({"room #"}))
+    rules = learn_numbers([sized("take", i) for i in range(60)], NumberWords())[0][("size",)]
+    assert rules.barring == {"room #"}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +117,8 @@ def test_what_a_text_states_is_what_a_field_may_be(text, values):
 
 
 def test_whole_numbers_are_written_as_such():
-    found = NumberRules(decimals=2).values([Decimal("3.00"), Decimal("2.50")])
+    stated = [StatedNumber(Decimal(value), frozenset()) for value in ("3.00", "2.50")]
+    found = NumberRules(decimals=2).values(stated)
     assert json.dumps(found) == "[2.5, 3]"
 
 
@@ -81,7 +139,7 @@ def test_a_number_may_be_as_fine_as_those_of_training_or_three_decimals(finest, 
 
 
 def test_a_language_without_a_lexicon_has_digits():
-    assert stated_numbers("seven of 12", NumberWords()) == {12}
+    assert {each.value for each in stated_numbers("seven of 12", NumberWords())} == {12}
 
 
 def test_a_field_whose_numbers_are_not_in_the_input_is_left_free():

@@ -13,6 +13,7 @@ from exp.generation.constraint import Constraint, GroundedConstraint
 from exp.generation.engine import Engine
 from exp.generation.grounding.choices import ChoiceRules
 from exp.generation.grounding.learning import learn_grounding
+from exp.generation.grounding.numbers import NumberRules
 from exp.generation.grounding.rules import GroundingRules
 from exp.generation.grounding.schema import MOST_WORDS, GroundedSchema
 from exp.records import Example
@@ -166,6 +167,55 @@ def test_a_choice_that_must_be_there_is_free_where_the_input_speaks_of_none(
     ):
         made = Constraint(grammars.of(text), json_tokenizer, (END,))
         assert admitted(made.guide([1]), json_tokenizer, written) == wanted
+
+
+@pytest.mark.parametrize("notation", list(Notation))
+@pytest.mark.parametrize(
+    ("text", "left_out", "kind", "wanted"),
+    [
+        ("large tolaves", True, None, False),
+        ("large tolaves", False, "big", True),
+        ("large tolaves", False, "small", False),
+        ("large and little tolaves", False, "small", True),
+        ("formerly large tolaves", True, None, True),
+        ("tolaves", True, None, True),
+        ("tolaves", False, "big", False),
+    ],
+)
+def test_a_choice_that_the_input_calls_for_cannot_be_left_out(
+    grounding, json_tokenizer, notation, text, left_out, kind, wanted
+):
+    schema = {
+        **SCHEMA,
+        "properties": {**SCHEMA["properties"], "kind": {"enum": ["big", "small"]}},
+    }
+    choices = ChoiceRules({"big": ("large",), "small": ("little",)}, against=("formerly",))
+    made = grounded(replace(grounding, choices={("kind",): choices}), notation, schema)
+    answer = {"lines": [{"name": "tolave"}], **({} if left_out else {"kind": kind})}
+    written = open_writing(notation, OutputFormat.json, schema).write(answer)
+    guide = Constraint(made.of(text), json_tokenizer, (END,)).guide([1])
+    whole = admitted(guide, json_tokenizer, written) and (guide.complete or guide.admits(END))
+    assert whole == wanted
+
+
+@pytest.mark.parametrize("notation", list(Notation))
+def test_numbers_that_are_another_fields_are_written_only_where_there_must_be_one(
+    grounding, json_tokenizer, notation
+):
+    barring = NumberRules(decimals=3, barring=frozenset({"room #"}))
+    told = replace(grounding, numbers={COUNT: barring})
+    text = "send 12 tolaves, room 340"
+    for count, wanted in ((12, True), (340, False)):
+        made = constraint(told, notation, json_tokenizer, lambda _: text)
+        assert_admits(made, notation, json_tokenizer, {"count": count}, wanted)
+    line = {**SCHEMA["$defs"]["line"], "required": ["name", "count"]}
+    schema = {**SCHEMA, "$defs": {"line": line}}
+    writing = open_writing(notation, OutputFormat.json, schema)
+    made = grounded(told, notation, schema)
+    for text, count in (("tolaves, room 340", 340), ("tolaves", 12)):
+        guide = Constraint(made.of(text), json_tokenizer, (END,)).guide([1])
+        written = writing.write({"lines": [{"name": "tolave", "count": count}]})
+        assert admitted(guide, json_tokenizer, written)
 
 
 @pytest.mark.parametrize(

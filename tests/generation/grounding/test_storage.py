@@ -35,13 +35,22 @@ def test_what_was_learned_is_the_same_after_a_file(tmp_path):
     assert "zorzalón" in rules.pattern("dos cajas de zorzalones")
 
 
-def test_a_file_of_before_there_were_choices_is_read(tmp_path, orders):
-    grounding = learn_grounding(orders("train")[:100], load_number_words("es", None))
+def test_files_of_before_there_were_choices_needs_and_surroundings_are_read(tmp_path, orders):
+    grounding = learn_grounding(orders("train"), load_number_words("es", None))
     plain = grounding.to_plain()
-    assert plain.pop("choices")
     path = tmp_path / "grounding.json"
     path.write_text(json.dumps(plain))
-    assert read_grounding(path).digest == replace(grounding, choices={}).digest
+    assert read_grounding(path).digest == grounding.digest
+    assert {rules.pop("against") is None for _, rules in plain["choices"]} == {True, False}
+    for _, rules in plain["numbers"]:
+        assert rules.pop("barring")
+    path.write_text(json.dumps(plain))
+    older = read_grounding(path)
+    assert all(rules.against is None for rules in older.choices.values())
+    assert not any(rules.barring for rules in older.numbers.values())
+    assert plain.pop("choices")
+    path.write_text(json.dumps(plain))
+    assert read_grounding(path).digest == replace(older, choices={}).digest
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"strings": [[["a"], {}]]}'])

@@ -282,4 +282,5 @@ def _decimals(
     between = [word.folded for word in words[a.last + 1 : b.first]]
     if b.value >= 100 or not any(word in number_words.decimal_words for word in between):
         return set()
-    return {a.value + b.value / 100, a.value + (b.value / 10 if b.value < 10 else 0)}
+    hundredths = {a.value + b.value / 100}
+    return hundredths | {a.value + b.value / 10} if b.value < 10 else hundredths
