@@ -488,8 +488,9 @@ class GenerationConfig(Section):
     """greedy only: schema admits only completions that obey task.schema. grounded does too, and
     fields of free choice, such as names, only get words of the input, in forms that training
     answers give to words, numbers only those that the input states, in digits or in words of
-    task.language, and choices only where a word speaks for them: nothing is mangled or made up. It
-    needs a run, which knows the forms."""
+    task.language, where what stands around one does not tell that it is another's, and choices
+    only where a word speaks for them: nothing is mangled or made up. It needs a run, which knows
+    the forms."""
     temperature: float = 1.0
     """sample only: divides the logits."""
     top_k: int | None = None

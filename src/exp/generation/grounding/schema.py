@@ -54,7 +54,7 @@ class GroundedSchema:
         marked = copy.deepcopy(schema)
         validator = compile_schema(schema)
         self._gaps: dict[str, _StringGap | _NumberGap | _ChoiceGap] = {}
-        self._optional: dict[FieldPath, ChoiceRules] = {}
+        self._optional: dict[FieldPath, _ChoiceGap] = {}
         self.unreached: list[FieldPath] = []
         for path, rules in (*grounding.strings.items(), *grounding.numbers.items()):
             place = _place_of(path, marked)
@@ -74,9 +74,9 @@ class GroundedSchema:
             if _is_choice(place):
                 mark = f"{_MARK}{len(self._gaps)}"
                 optional = _may_be_left_out(path, marked)
-                self._gaps[mark] = _ChoiceGap(choices, tuple(place["enum"]), optional)
+                self._gaps[mark] = gap = _ChoiceGap(choices, tuple(place["enum"]), optional)
                 if optional:
-                    self._optional[path] = choices
+                    self._optional[path] = gap
                 place.clear()
                 place["enum"] = [mark]
         self._marked, self._grammar_of = marked, grammar_of
@@ -90,7 +90,7 @@ class GroundedSchema:
             return None
         row = _Row(text, stated_numbers(text, self._number_words), words_of(text))
         fillings = {mark: gap.filling(row) for mark, gap in self._gaps.items()}
-        needed = frozenset(p for p, rules in self._optional.items() if rules.needs(row.words))
+        needed = frozenset(path for path, gap in self._optional.items() if gap.is_needed(row))
         filled: Grammar = _filled(self._grammar_with(needed), fillings)
         return filled
 
@@ -177,8 +177,15 @@ class _ChoiceGap:
     options: tuple[str, ...]
     optional: bool
 
+    def is_needed(self, row: _Row) -> bool:
+        """Tell whether the field may not be left out though the schema admits it."""
+        return self.rules.needs(row.words) and bool(self._admitted(row))
+
+    def _admitted(self, row: _Row) -> list[str]:
+        return [each for each in self.options if self.rules.admits(each, row.words)]
+
     def filling(self, row: _Row) -> Callable[[str], Grammar | bool]:
-        admitted = [each for each in self.options if self.rules.admits(each, row.words)]
+        admitted = self._admitted(row)
         if not admitted and not self.optional:
             admitted = list(self.options)
 
