@@ -63,9 +63,13 @@ def test_names_and_numbers_are_those_of_the_input_from_training_to_prediction(
         assert all(part in row["input"] for part in predicted["product"].split())
         assert predicted["quantity"] == json.loads(row["reference"])["quantity"]
 
-    # The base model is held to the same.
+    # The base model knows the schema, and nothing of training rows.
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())["test"]
-    assert scores["before"]["schema_valid"]["value"] == 1
+    before = (tmp_path / "run" / "predictions" / "test_before.jsonl").read_text().splitlines()
+    for row in map(json.loads, before):
+        begun = row["prediction"].removeprefix('{"product":"')
+        assert begun != row["prediction"]
+        assert begun[:4] not in row["input"]
     assert scores["after"]["schema_valid"]["value"] == 1
 
     capsys.readouterr()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exp.commands.foundation import Foundation
-from exp.config.schema import Accelerator, Constrain, Strategy
+from exp.config.schema import Accelerator, Constrain, Strategy, TrainConfig
 from exp.data.notation import open_writing
 from exp.errors import ConfigError
 from exp.generation.cache.store import PredictionCache
@@ -15,6 +15,7 @@ from exp.generation.context import key_context
 from exp.generation.predictor import Predictor
 from exp.generation.settings import CPU_SLOTS, GPU_SLOTS, GenerationSettings, fold_tokens
 from exp.generation.template import read_template
+from exp.records import Derived
 from exp.rundir import RunDir
 from exp.training.checkpoint import ADAPTER, ADAPTER_CONFIG
 
@@ -31,7 +32,6 @@ def cached_predictor(
     checkpoint: Path | None,
     label: str,
     run: RunDir | None = None,
-    grounding: RunDir | None = None,
 ) -> Predictor:
     """Build the predictor of the base model, or of the base with a checkpoint's adapter.
 
@@ -42,9 +42,8 @@ def cached_predictor(
         checkpoint: Folder of the adapter; None for the base model.
         label: What the predictions are called in `exp cache info`.
         run: Keeps the template of the training completions, and the words of its answers.
-        grounding: Keeps the latter, where there is no run.
     """
-    settings = generation_settings(foundation, config, run, grounding)
+    settings = generation_settings(foundation, config, run)
     adapter = [] if checkpoint is None else [checkpoint / ADAPTER, checkpoint / ADAPTER_CONFIG]
     context = key_context(
         model=config.model,
@@ -59,18 +58,15 @@ def cached_predictor(
 
 
 def generation_settings(
-    foundation: Foundation,
-    config: Any,
-    run: RunDir | None = None,
-    grounding: RunDir | None = None,
+    foundation: Foundation, config: Any, run: RunDir | None = None
 ) -> GenerationSettings:
     """Close the generation settings: stop tokens, slots, schema, and what completions look like.
 
     Args:
         foundation: Device, task, tokenizer.
         config: Its `generation` has a token limit.
-        run: Keeps the template of the training completions; None drafts from the input alone.
-        grounding: The run that knows the words of answers; None: the same.
+        run: Keeps the template of the training completions, and the words of its answers; None
+            drafts from the input alone.
 
     Raises:
         ConfigError: The schema says something that decoding cannot be held to, or grounded decoding
@@ -86,7 +82,7 @@ def generation_settings(
     if generation.strategy is not Strategy.greedy:
         return settings
     if generation.constrain is not Constrain.none:
-        constraint = open_constraint(foundation, generation.constrain, grounding or run)
+        constraint = open_constraint(foundation, generation.constrain, run)
         settings = replace(settings, constraint=constraint)
     if generation.drafting:
         known = run is not None and run.template.is_file()
@@ -96,6 +92,16 @@ def generation_settings(
             fold=partial(fold_tokens, renderer.tokenizer),
         )
     return settings
+
+
+def for_base_model(config: TrainConfig) -> tuple[TrainConfig, tuple[Derived, ...]]:
+    """Set how the base model decodes before training: by nothing that training rows taught."""
+    if config.generation.constrain is not Constrain.grounded:
+        return config, ()
+    generation = replace(config.generation, constrain=Constrain.schema)
+    reason = "the base model's scores: grounded decoding goes by what training rows taught"
+    derived = Derived("generation.constrain before", Constrain.schema.value, reason)
+    return replace(config, generation=generation), (derived,)
 
 
 def open_constraint(

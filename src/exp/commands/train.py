@@ -18,7 +18,7 @@ from exp.commands.foundation import Foundation, lay_foundation, open_base
 from exp.commands.memory_watch import MemoryWatch, fit_memory
 from exp.commands.outcome import report_outcome
 from exp.commands.paraphrasing import paraphrase_rows
-from exp.commands.prediction import cached_predictor
+from exp.commands.prediction import cached_predictor, for_base_model
 from exp.commands.rank import in_first_process, join_run_dir
 from exp.commands.scoring import score_stage
 from exp.commands.session import Session, SilentSession
@@ -99,7 +99,8 @@ def _train(
         if number_words is not None:
             grounding = learn_grounding(task.split("train"), number_words)
             write_grounding(run_dir.grounding, grounding)
-    session.note_derived(data.derived)
+    base_config, for_base = for_base_model(config)
+    session.note_derived((*data.derived, *(for_base if config.training.evaluate_base else ())))
     print_derived(session.derived)
     limits = {"validation": config.training.validation_limit, "test": config.training.test_limit}
     examples = {
@@ -109,9 +110,7 @@ def _train(
     }
     with PredictionCache.from_config(config.cache) or nullcontext() as cache:
         if config.training.evaluate_base and in_first_process():
-            predictor = cached_predictor(
-                foundation, config, cache, None, config.model.name, grounding=run_dir
-            )
+            predictor = cached_predictor(foundation, base_config, cache, None, config.model.name)
             some = {
                 split: subset(rows, config.training.base_limit, config.seed)
                 for split, rows in examples.items()
