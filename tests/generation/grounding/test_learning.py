@@ -1,6 +1,11 @@
 """What a grounded field may be: words of the row's input, in the forms of training answers."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -20,8 +25,11 @@ def grounding(orders) -> GroundingRules:
 
 
 def admits(grounding: GroundingRules, text: str, value: str) -> bool:
-    pattern = grounding.strings[PRODUCT].pattern(text)
-    return bool(pattern) and re.compile(pattern).fullmatch(value) is not None
+    rules = grounding.strings[PRODUCT]
+    pattern = rules.pattern(text)
+    found = bool(pattern) and re.compile(pattern).fullmatch(value) is not None
+    assert rules.admits(value, text) == found
+    return found
 
 
 def test_only_the_strings_of_free_choice_are_grounded(grounding):
@@ -96,3 +104,29 @@ def test_an_input_without_words_admits_what_needs_none(grounding):
 
 def test_signs_of_regular_expressions_in_a_text_are_plain(grounding):
     assert admits(grounding, "2 zorzales (a [3.5] $ + c/u) | 4 * QX-9", "QX-9")
+
+
+@pytest.mark.thorough
+def test_what_is_learned_is_the_same_in_every_process(orders):
+    """Sets of strings are in another order in each; the digest is part of a prediction's key."""
+    code = """
+import json, sys
+from exp.data.augmentation.lexicon import load_number_words
+from exp.generation.grounding.learning import learn_grounding
+from exp.records import Example
+rows = [Example(row["id"], row["input"], row["output"]) for row in map(json.loads, sys.stdin)]
+print(learn_grounding(rows, load_number_words("es", None)).digest)
+"""
+    rows = [json.dumps(asdict(row)) for row in orders("train")[:LEARNED_FROM]]
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            input="\n".join(rows),
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1

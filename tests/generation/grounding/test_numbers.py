@@ -16,19 +16,24 @@ QUANTITY, PRICE = ("lineas", "[]", "cantidad"), ("lineas", "[]", "precio_unitari
 SPANISH = load_number_words("es", None)
 
 
+@pytest.fixture(scope="module")
+def learned(orders):
+    return learn_numbers(orders("train"), SPANISH)
+
+
 def counted(output, text="take {}"):
     """As many rows as it takes to learn from, each with its number in the text."""
     return [Example(str(i), text.format(i), output(i)) for i in range(ENOUGH_VALUES + 10)]
 
 
-def test_the_orders_numbers_come_out_of_their_texts(orders):
-    fields, left_free = learn_numbers(orders("train"), SPANISH)
+def test_the_orders_numbers_come_out_of_their_texts(learned):
+    fields, left_free = learned
     assert set(fields) == {QUANTITY, PRICE}
     assert not left_free
 
 
-def test_numbers_of_unseen_rows_are_among_those_that_may_be_written(orders):
-    fields, _ = learn_numbers(orders("train"), SPANISH)
+def test_numbers_of_unseen_rows_are_among_those_that_may_be_written(learned, orders):
+    fields, _ = learned
     wanted = missed = 0
     for row in orders("validation"):
         stated = stated_numbers(row.input, SPANISH)
@@ -41,8 +46,8 @@ def test_numbers_of_unseen_rows_are_among_those_that_may_be_written(orders):
     assert missed < 0.01 * wanted
 
 
-def test_what_stands_around_numbers_leaves_few_of_them_and_hardly_a_right_one(orders):
-    fields, _ = learn_numbers(orders("train"), SPANISH)
+def test_what_stands_around_numbers_leaves_few_of_them_and_hardly_a_right_one(learned, orders):
+    fields, _ = learned
     left = stated_in_all = wanted = barred = 0
     for row in orders("validation"):
         stated = stated_numbers(row.input, SPANISH)
@@ -67,8 +72,8 @@ def test_what_stands_around_numbers_leaves_few_of_them_and_hardly_a_right_one(or
         ("quiero arroz XYZ 12 QRS", [12]),  # nothing is known of what stands there
     ],
 )
-def test_a_price_is_told_by_what_stands_around_it(orders, text, prices):
-    fields, _ = learn_numbers(orders("train"), SPANISH)
+def test_a_price_is_told_by_what_stands_around_it(learned, text, prices):
+    fields, _ = learned
     found = fields[PRICE].values(stated_numbers(text, SPANISH))
     assert [value for value in found if value not in fields[PRICE].always] == prices
 

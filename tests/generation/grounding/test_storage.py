@@ -5,7 +5,9 @@ import pytest
 
 from exp.data.augmentation.lexicon import load_number_words
 from exp.errors import CheckpointError
+from exp.generation.grounding.choices import ChoiceRules
 from exp.generation.grounding.learning import learn_grounding
+from exp.generation.grounding.numbers import NumberRules
 from exp.generation.grounding.storage import read_grounding, write_grounding
 from exp.records import Example
 
@@ -36,18 +38,20 @@ def test_what_was_learned_is_the_same_after_a_file(tmp_path):
 
 
 def test_files_of_before_there_were_choices_needs_and_surroundings_are_read(tmp_path, orders):
-    grounding = learn_grounding(orders("train"), load_number_words("es", None))
+    learned = learn_grounding(orders("train")[:100], load_number_words("es", None))
+    currency = {("moneda",): ChoiceRules({"pesos": ("$",)}, against=("gratis",))}
+    price = {("lineas", "[]", "precio_unitario"): NumberRules(2, (), frozenset({"# kilos"}))}
+    grounding = replace(learned, choices=currency, numbers=price)
     plain = grounding.to_plain()
     path = tmp_path / "grounding.json"
     path.write_text(json.dumps(plain))
     assert read_grounding(path).digest == grounding.digest
-    assert {rules.pop("against") is None for _, rules in plain["choices"]} == {True, False}
-    for _, rules in plain["numbers"]:
-        assert rules.pop("barring")
+    assert plain["choices"][0][1].pop("against") == ["gratis"]
+    assert plain["numbers"][0][1].pop("barring") == ["# kilos"]
     path.write_text(json.dumps(plain))
     older = read_grounding(path)
-    assert all(rules.against is None for rules in older.choices.values())
-    assert not any(rules.barring for rules in older.numbers.values())
+    assert older.choices[("moneda",)] == ChoiceRules({"pesos": ("$",)}, None)
+    assert list(older.numbers.values()) == [NumberRules(2)]
     assert plain.pop("choices")
     path.write_text(json.dumps(plain))
     assert read_grounding(path).digest == replace(older, choices={}).digest

@@ -212,7 +212,8 @@ def learn_inflections(words_taken: Iterable[Taken], known: Iterable[str]) -> Inf
 
 def _count_accents(words: Iterable[str]) -> Mapping[str, Counter[Accents]]:
     counts: defaultdict[str, Counter[Accents]] = defaultdict(Counter)
-    for word in {word.lower() for word in words if word.isalpha()}:
+    # In order, or those that are equally frequent would come in another one in each process.
+    for word in sorted({word.lower() for word in words if word.isalpha()}):
         folded = fold(word)
         if len(folded) == len(word):
             accents = tuple(

@@ -1,6 +1,5 @@
 """Learn from training rows which fields come out of the input, and in which forms."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,8 +50,8 @@ def _learn_strings(
         missed = [
             value
             for example in rows
-            for value, admitted in _admitted(example, path, rules)
-            if not admitted
+            for value in _values(example, path)
+            if not rules.admits(value, example.input)
         ]
         share = len(missed) / sum(len(_values(example, path)) for example in rows)
         if share > MOST_UNGROUNDED:
@@ -147,13 +146,6 @@ def _learn_field(rows: Sequence[Example], path: FieldPath) -> StringRules:
         joints=frozenset(seen.joints),
         never_last=frozenset(seen.never_last()),
     )
-
-
-def _admitted(example: Example, path: FieldPath, rules: StringRules) -> Iterable[tuple[str, bool]]:
-    values = _values(example, path)
-    if values:
-        admits = re.compile(rules.pattern(example.input)).fullmatch
-        yield from ((value, admits(value) is not None) for value in values)
 
 
 def _values(example: Example, path: FieldPath) -> list[str]:

@@ -56,6 +56,17 @@ class StringRules:
         options = dict.fromkeys([*filter(None, spans), *map(_literal, self.always)])
         return f"(?:{'|'.join(options)})" if options else ""
 
+    def admits(self, value: str, text: str) -> bool:
+        """Tell whether `pattern` matches a value, looking only where the value may begin."""
+        words = split_words(text)
+        between = [gap.strip() for gap in gaps(text, words)]
+        bare = strip_accents(text) == text
+        return value in self.always or any(
+            re.fullmatch(self._span(words, between, first, bare), value)
+            for first, word in enumerate(words)
+            if any(map(value.startswith, self.inflections.forms(word.text, bare)))
+        )
+
     def _span(self, words: Sequence[Word], between: Sequence[str], first: int, bare: bool) -> str:
         """The values that begin at a word: its forms, and behind them those of its neighbours."""
         last = first
