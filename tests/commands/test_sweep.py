@@ -57,6 +57,7 @@ def study_of(folder):
     return study
 
 
+@pytest.mark.thorough
 def test_failed_trials_do_not_hide_the_others(trials, capsys):
     assert cli.main(["train", "-m", "lora.r=8,13,9,16", "seed=3"]) == 1
     study = study_of(trials)

@@ -117,7 +117,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(trained, ex
     assert adapter(tmp_path / "other") != adapter(trained.run)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.thorough)],
+)
 def test_a_resumed_run_ends_with_the_bytes_of_an_unbroken_one(
     trained, exp, tmp_path, monkeypatch, number, code
 ):

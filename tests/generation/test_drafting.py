@@ -129,6 +129,7 @@ def test_a_fresh_drafter_has_judged_nothing():
     assert drafter.fresh().odds.tried == {}
 
 
+@pytest.mark.thorough
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 16), max_size=12))
 def test_narrow_drafts_leave_at_most_half_padding_and_are_cut_no_further(lengths):

@@ -411,6 +411,7 @@ def test_difficulty_is_present_in_its_stated_share(split: str, feature: str) -> 
     assert low <= sum(feature in row.features for row in rows) / len(rows) <= high
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("split", SPLITS)
 def test_most_rows_combine_three_difficulties(split: str) -> None:
     rows = generated()[split]
