@@ -8,7 +8,7 @@ from exp.config.plain import read_config, write_config
 from exp.config.preflight import preflight
 from exp.config.resolve import resolve
 from exp.config.schema import EvaluateConfig, Strategy, TrainConfig
-from exp.errors import CheckpointError, ConfigError, UserError
+from exp.errors import CheckpointError, ConfigError, UserError, UserErrors
 
 
 @pytest.fixture
@@ -116,6 +116,13 @@ def test_each_of_several_runs_keeps_its_own_settings(run, tmp_path):
 def test_a_run_that_is_not_there_is_an_error():
     with pytest.raises(CheckpointError, match="not a run folder"):
         evaluate("run=/no/such/run")
+
+
+def test_what_is_mistyped_beside_a_run_that_is_not_there_is_told_at_once():
+    with pytest.raises(UserErrors) as caught:
+        evaluate("run=/no/such/run", "split=tst")
+    assert "not a run folder" in str(caught.value)
+    assert "split is tst" in str(caught.value)
 
 
 @pytest.mark.parametrize("argument", ["run=[3]", "run=[]", "run={a: b}"])

@@ -14,7 +14,7 @@ from exp.config.effects import warnings
 from exp.config.fields import closest_key, own_fields
 from exp.config.overrides import INTERPOLATION, Given, holds_credential
 from exp.config.plain import read_config
-from exp.config.ranges import value_at
+from exp.config.ranges import ranges, value_at
 from exp.config.schema import MISSING, PRIMARIES, OutputFormat
 from exp.config.section import Section, close
 from exp.errors import CheckpointError, ConfigError, UserError, raise_collected
@@ -230,6 +230,8 @@ def _with_runs(base: Any, given: Given) -> tuple[list[Any], tuple[Derived, ...]]
             errors.append(error)
             continue
         derived.append(Derived("run settings", list(FROM_RUN), f"as in {folder.config}"))
+    if errors:  # what was typed beside a run that is not there
+        errors += ranges(base, given)
     raise_collected(errors)
     return configs, tuple(derived)
 
