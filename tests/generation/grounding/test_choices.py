@@ -138,7 +138,7 @@ def test_orders_need_the_day_and_the_currency_that_they_speak_of(learned, orders
             wrong += needs and not has
             had += has
         assert wrong <= 0.02 * had
-        assert needed > 0.8 * had
+        assert needed > 0.6 * had
 
 
 @pytest.mark.parametrize(
@@ -156,22 +156,35 @@ def test_a_day_is_needed_where_the_input_speaks_of_one_plainly(learned, text, wa
     assert learned[DAY].needs(words_of(text)) == wanted
 
 
-def test_a_field_that_signs_do_not_call_for_may_always_be_left_out():
-    """Half of the rows that say a kind's word do not have it, and no other word tells which."""
-    rows = rows_of(lambda kind, i: ("bigly",), ["big", None, "big", None], number=160)
-    assert learn_choices(rows) == {}
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("a 30 pesos", True), ("a $30", False), ("a 30 MXN", False)]
+)
+def test_a_choice_is_needed_where_it_is_named_itself(learned, text, wanted):
+    """Other words that rows with it have may be those of other rows, too."""
+    assert learned[CURRENCY].admits("pesos", words_of(text))
+    assert learned[CURRENCY].needs(words_of(text)) == wanted
+
+
+def test_a_choice_without_letters_is_never_needed():
+    rules = ChoiceRules({"2015": ("recent",)}, against=())
+    assert not rules.needs(words_of("the recent one of 2015"))
+
+
+def test_a_field_that_named_choices_do_not_call_for_may_always_be_left_out():
+    """Half of the rows that name a kind do not have it, and no other word tells which."""
+    rows = rows_of(lambda kind, i: ("big",), ["big", None], number=160)
     rows += rows_of(lambda kind, i: (), [None], number=240)
     rules = learn_choices(rows)[("kind",)]
-    assert rules.signs == {"big": ("bigly",)}
+    assert rules.signs == {"big": ("big",)}
     assert rules.against is None
-    assert not rules.needs(words_of("send bigly goods"))
+    assert not rules.needs(words_of("send big goods"))
 
 
-def test_words_beside_which_a_sign_says_nothing_are_found():
+def test_words_beside_which_a_name_says_nothing_are_found():
     kinds = ["big", "big", None]
-    rows = rows_of(lambda kind, i: ("bigly",) if kind else ("bigly", "formerly"), kinds, number=150)
+    rows = rows_of(lambda kind, i: ("big",) if kind else ("big", "formerly"), kinds, number=150)
     rows += rows_of(lambda kind, i: (), [None], number=150)
     rules = learn_choices(rows)[("kind",)]
     assert rules.against == ("formerly",)
-    assert rules.needs(words_of("send bigly goods"))
-    assert not rules.needs(words_of("formerly bigly goods"))
+    assert rules.needs(words_of("send big goods"))
+    assert not rules.needs(words_of("formerly big goods"))

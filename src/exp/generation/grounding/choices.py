@@ -2,8 +2,8 @@
 
 A small model likes to fill in what is usual: pesos for an order that names no currency. Whether an
 input speaks of a choice is told by its words: each choice has a few of them in training rows, and
-where none stands in an input, misspelt or not, the choice cannot be meant. Where one does stand in
-it as it is, and training rows show that answers then have the field, one of its choices must be
+where none stands in an input, misspelt or not, the choice cannot be meant. Where a choice is named
+as it is, and training rows show that answers then have the field, one of its choices must be
 written: what comes last in an answer is what a small model leaves out longest.
 """
 
@@ -59,9 +59,9 @@ class ChoiceRules:
     Attributes:
         signs: Choice -> words of which one has to be there, or else all words of the choice itself.
             Others may always be written.
-        against: Words beside which a sign says nothing, like "pasado" in "el lunes pasado". Without
-            one of them an answer to an input with a sign has the field. None: it may always do
-            without.
+        against: Words beside which the name of a choice says nothing, like "pasado" in "el lunes
+            pasado". Without one of them an answer to an input that names a choice has the field.
+            None: it may always do without.
     """
 
     signs: Mapping[str, Sequence[str]]
@@ -81,7 +81,7 @@ class ChoiceRules:
         """Tell whether the field may not be left out for an input of these words."""
         return (
             self.against is not None
-            and not words.isdisjoint(self._choices)
+            and any(name <= words for name in self._names)
             and not any(
                 word == each or _is_slip(word, each) for word in words for each in self.against
             )
@@ -100,6 +100,11 @@ class ChoiceRules:
     def _known(self) -> dict[str, frozenset[str]]:
         """Inputs of a task have most of their words in common."""
         return {}
+
+    @cached_property
+    def _names(self) -> Sequence[Words]:
+        """The choices' own words. Other signs may be those of rows that just were like others."""
+        return [name for name in map(words_of, self.signs) if name]
 
     @cached_property
     def _choices(self) -> Mapping[str, Sequence[str]]:
@@ -193,10 +198,10 @@ def _need_holds(
 def _words_against(
     texts: Sequence[Words], choices: Sequence[frozenset[str]], rules: ChoiceRules
 ) -> tuple[str, ...]:
-    """Find the words of inputs that have a sign, and whose answers are without the field."""
-    of_sign = ChoiceRules(rules.signs, ())
+    """Find the words of inputs that name a choice, and whose answers are without the field."""
+    named = ChoiceRules(rules.signs, ())
     rows = [(bool(made), words) for words, made in zip(texts, choices, strict=True)]
-    rows = [(made, words) for made, words in rows if of_sign.needs(words)]
+    rows = [(made, words) for made, words in rows if named.needs(words)]
     return _signs_of([words for made, words in rows if not made], [w for made, w in rows if made])
 
 
