@@ -57,7 +57,7 @@ train: setup ## Fine-tune, and score before and after (ARGS="hardware=rtx5090 lo
 test: setup ## Run the default tests: CPU, no network (ARGS="-k loss")
 	@OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile
 
-test-thorough: setup ## Run the tests that take seconds each: many cases, whole runs
+test-thorough: setup ## Run the tests of many cases and of whole runs, and all properties at length
 	@OMP_NUM_THREADS=1 $(PYTEST) -n auto --hypothesis-profile=default \
 		-m '(thorough or hypothesis) and not slow and not gpu'
 

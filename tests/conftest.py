@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -62,6 +63,26 @@ def orders() -> Callable[[str], list[Example]]:
         return [Example(row["id"], row["input"], row["output"]) for row in rows]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def under_hash_seeds() -> Callable[..., list[str]]:
+    """Give what code prints in two processes in which sets of strings are in another order."""
+
+    def run(code: str, read: str = "") -> list[str]:
+        return [
+            subprocess.run(
+                [sys.executable, "-c", code],
+                input=read,
+                env={**os.environ, "PYTHONHASHSEED": seed},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for seed in ("1", "2")
+        ]
+
+    return run
 
 
 @pytest.fixture(scope="session")

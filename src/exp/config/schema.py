@@ -489,8 +489,8 @@ class GenerationConfig(Section):
     fields of free choice, such as names, only get words of the input, in forms that training
     answers give to words, numbers only those that the input states, in digits or in words of
     task.language, where what stands around one does not tell that it is another's, and choices
-    only where a word speaks for them: nothing is mangled or made up. It needs a run, which knows
-    the forms."""
+    only where a word speaks for them, and always where one is named, if training rows show that:
+    nothing is mangled or made up. It needs a run, which knows the forms."""
     temperature: float = 1.0
     """sample only: divides the logits."""
     top_k: int | None = None

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
-from random import Random
 
 from exp.data.augmentation.location import ALIKE, SHORTEST_MISSPELT
 from exp.data.augmentation.words import strip_accents
 from exp.data.field_values import FieldPath, string_values
 from exp.data.free_fields import MOST_LISTED
+from exp.generation.grounding.halves import halves
 from exp.records import Example
 
 ENOUGH_VALUES = 50
@@ -154,31 +154,17 @@ def learn_choices(rows: Sequence[Example]) -> dict[FieldPath, ChoiceRules]:
     return fields
 
 
-_Rows = tuple[Sequence[Words], Sequence[frozenset[str]]]
-
-
-def _halves(texts: Sequence[Words], choices: Sequence[frozenset[str]]) -> tuple[_Rows, _Rows]:
-    """Draw half of the rows, as files may have choices in turns; the others come second."""
-    rows = list(range(len(texts)))
-    Random(0).shuffle(rows)
-
-    def taken(some: Sequence[int]) -> _Rows:
-        return [texts[row] for row in some], [choices[row] for row in some]
-
-    return taken(rows[: len(rows) // 2]), taken(rows[len(rows) // 2 :])
-
-
 def _told_by_half(texts: Sequence[Words], choices: Sequence[frozenset[str]]) -> set[str]:
     """Learn from half of the rows and try it on the others.
 
     Returns:
         The choices that could be tried; none where the field is not told by words.
     """
-    first, second = _halves(texts, choices)
-    seen = Counter(choice for made in first[1] for choice in made)
+    first, second = halves(zip(texts, choices, strict=True))
+    seen = Counter(choice for _, made in first for choice in made)
     often = {choice for choice, count in seen.items() if count >= ENOUGH_ROWS}
-    learned = _learn_field(*first, often)
-    tried = [(each, words) for words, made in zip(*second, strict=True) for each in made & often]
+    learned = _learn_field([words for words, _ in first], [made for _, made in first], often)
+    tried = [(each, words) for words, made in second for each in made & often]
     missed = sum(
         each not in learned.signs or not learned.admits(each, words) for each, words in tried
     )
@@ -189,9 +175,10 @@ def _need_holds(
     texts: Sequence[Words], choices: Sequence[frozenset[str]], rules: ChoiceRules
 ) -> bool:
     """Learn from half of the rows where a field is needed, and try it on the others."""
-    first, second = _halves(texts, choices)
-    learned = ChoiceRules(rules.signs, _words_against(*first, rules))
-    needed = [bool(made) for words, made in zip(*second, strict=True) if learned.needs(words)]
+    first, second = halves(zip(texts, choices, strict=True))
+    against = _words_against([words for words, _ in first], [made for _, made in first], rules)
+    learned = ChoiceRules(rules.signs, against)
+    needed = [bool(made) for words, made in second if learned.needs(words)]
     return len(needed) >= ENOUGH_ROWS and needed.count(False) <= MOST_MISSED * len(needed)
 
 

@@ -9,11 +9,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from random import Random
 
 from exp.data.augmentation.number_words import NumberWords
 from exp.data.field_values import FieldPath, number_values
 from exp.data.free_fields import MOST_LISTED
+from exp.generation.grounding.halves import halves
 from exp.generation.grounding.surroundings import StatedNumber, stated_numbers
 from exp.records import Example
 
@@ -107,12 +107,10 @@ def learn_numbers(
 
 def _learn_barring(rows: Rows) -> frozenset[str]:
     """Learn what tells that a number is not a field's, if half of the rows tell it rightly."""
-    drawn = list(rows)
-    Random(0).shuffle(drawn)  # files may have their rows in some order
-    half = len(drawn) // 2
-    barring = _barring(drawn[:half])
+    first, second = halves(rows)
+    barring = _barring(first)
     wanted = barred = 0
-    for stated, answer in drawn[half:]:
+    for stated, answer in second:
         for value in answer:
             places = [each for each in stated if each.value == value]
             wanted += bool(places)

@@ -49,18 +49,14 @@ class StringRules:
 
     def pattern(self, text: str) -> str:
         """Write a regular expression of all values that the field may have for an input."""
-        words = split_words(text)
-        between = [gap.strip() for gap in gaps(text, words)]
-        bare = strip_accents(text) == text
+        words, between, bare = _parted(text)
         spans = [self._span(words, between, first, bare) for first in range(len(words))]
         options = dict.fromkeys([*filter(None, spans), *map(_literal, self.always)])
         return f"(?:{'|'.join(options)})" if options else ""
 
     def admits(self, value: str, text: str) -> bool:
         """Tell whether `pattern` matches a value, looking only where the value may begin."""
-        words = split_words(text)
-        between = [gap.strip() for gap in gaps(text, words)]
-        bare = strip_accents(text) == text
+        words, between, bare = _parted(text)
         return value in self.always or any(
             re.fullmatch(self._span(words, between, first, bare), value)
             for first, word in enumerate(words)
@@ -90,6 +86,12 @@ class StringRules:
             behind = f"(?:{pattern})?" if pattern and may_end else pattern
             pattern = joint + forms + behind
         return pattern
+
+
+def _parted(text: str) -> tuple[Sequence[Word], Sequence[str], bool]:
+    """Words, what stands between them without white space, and whether no word has an accent."""
+    words = split_words(text)
+    return words, [gap.strip() for gap in gaps(text, words)], strip_accents(text) == text
 
 
 @dataclass(frozen=True)
